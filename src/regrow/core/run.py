@@ -59,7 +59,14 @@ class Run:
 
     @classmethod
     def claim(
-        cls, path: Path, verb: str, config: Config, *, force: bool = False, quiet: bool = False
+        cls,
+        path: Path,
+        verb: str,
+        config: Config,
+        *,
+        force: bool = False,
+        keep: bool = False,
+        quiet: bool = False,
     ) -> Run:
         """Take the run folder for this process; make it when it is missing.
 
@@ -67,7 +74,9 @@ class Run:
             path: the folder.
             verb: the verb that works in it.
             config: resolved settings; they must equal those the folder was started with.
-            force: start anew, deleting what another config left.
+            force: start anew, deleting what is there.
+            keep: with ``force``, take over a folder of another config without deleting: its parts
+                are run folders of their own, and only those that differ start anew.
             quiet: no progress on the terminal.
 
         Raises:
@@ -86,6 +95,9 @@ class Run:
             if known and not force:
                 run._check_same()
                 run._restore()
+            elif known and keep and run._differences():
+                run._begin()
+                run._restore()
             elif known:
                 _empty(path)
             atomic.remove_leftovers(path)
@@ -96,13 +108,15 @@ class Run:
             raise
         return run
 
-    def _check_same(self) -> None:
+    def _differences(self) -> list[str]:
         there, _ = read_yaml(self.path / "config.yaml")
         there = dict(there or {})
         verb = there.pop("verb", self.verb)
         lines = differences(there, json.loads(json.dumps(self.config.as_json())))
-        if verb != self.verb:
-            lines.insert(0, f"verb: {verb} there, {self.verb} now")
+        return [f"verb: {verb} there, {self.verb} now", *lines] if verb != self.verb else lines
+
+    def _check_same(self) -> None:
+        lines = self._differences()
         if lines:
             raise ConfigError(
                 f"run folder {self.path} holds another config; choose another --run, or --force "
@@ -123,9 +137,10 @@ class Run:
     def _begin(self) -> None:
         from regrow.core.yaml12 import dump_yaml
 
-        atomic.write_json(self.path / "env.json", environment())
+        # First the config: a folder that has it is known as a run folder whatever else is missing.
         text = dump_yaml({"verb": self.verb, **json.loads(json.dumps(self.config.as_json()))})
         atomic.write_text(self.path / "config.yaml", text)
+        atomic.write_json(self.path / "env.json", environment())
 
     def release(self) -> None:
         """Let go of the folder."""

@@ -1,0 +1,154 @@
+"""One verb in its run folder: plan, claim, job, result, lineage, page.
+
+The command line, recipes and Python users all come through :func:`execute`.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from regrow.core import atomic, lineage
+from regrow.core.config import Config, config_hash
+from regrow.core.errors import InputError, Interrupted, RegrowError, ResourceError
+from regrow.core.offline import stay_offline
+from regrow.core.plan import Plan
+from regrow.core.run import Run, read_status
+from regrow.grow.verbs import Verb, get_verb
+
+Announce = Callable[[str, Plan | None], None]
+
+
+def default_folder(verb: str, config: Config) -> Path:
+    """``runs/VERB-<8 hex of the config's hash>``, so that the same command resumes."""
+    return Path("runs") / f"{verb}-{config_hash(config)[:8]}"
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run folder holds a finished run."""
+    return read_status(folder).get("state") == "done" and (folder / "result.json").exists()
+
+
+def execute(
+    verb: str | Verb,
+    config: Config,
+    folder: Path | None = None,
+    *,
+    force: bool = False,
+    redo_changed: bool = False,
+    quiet: bool = False,
+    announce: Announce | None = None,
+) -> dict[str, Any]:
+    """Do a verb, or go on with it, or return what it made before.
+
+    Args:
+        verb: a verb's name.
+        config: its resolved settings.
+        folder: its run folder; by default named after the settings.
+        force: start anew what is there.
+        redo_changed: start anew by itself where an input has changed since (recipes do).
+        quiet: no progress on the terminal.
+        announce: called with ``"finished"`` or ``"started"`` and the plan.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        RegrowError: each kind as in :mod:`regrow.core.errors`.
+    """
+    stay_offline()
+    verb = get_verb(verb) if isinstance(verb, str) else verb
+    folder = folder or default_folder(verb.name, config)
+    announce = announce or (lambda event, plan: None)
+    # A finished run is returned without its inputs being planned again: they may be long gone.
+    plan = None if is_done(folder) and not force else verb.plan(config)
+    run = Run.claim(folder, verb.name, config, force=force, keep=verb.composite, quiet=quiet)
+    try:
+        changed = run.changed_inputs()
+        if changed and redo_changed:
+            run.restart()
+        elif changed:
+            raise InputError(f"inputs of {folder} changed since it began; --force starts it anew", changed)
+        if is_done(folder) and not verb.composite:
+            announce("finished", None)
+            return _read_result(folder)
+        announce("started", plan or verb.plan(config))
+        return _work(verb, config, run, force)
+    finally:
+        run.release()
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = atomic.read_json(folder / "result.json")
+    return result
+
+
+def _work(verb: Verb, config: Config, run: Run, force: bool) -> dict[str, Any]:
+    was_done = is_done(run.path)
+    if not was_done:
+        run.log("started" if run.fresh else "resumed", verb=verb.name)
+        run.status("running")
+    try:
+        with _interruptible(run):
+            made = verb.run(config, run)
+        if was_done and made == {"unchanged": True}:
+            return _read_result(run.path)
+        result = {
+            "verb": verb.name,
+            "run": str(run.path),
+            "seconds": round(run.seconds(), 3),
+            **made,
+        }
+        atomic.write_json(run.path / "result.json", result)
+        atomic.write_json(run.path / "lineage.json", lineage.record(run, result))
+        _write_page(run.path)
+        run.log("done")
+        run.status("done")
+        return result
+    except KeyboardInterrupt as error:
+        run.status("interrupted")
+        raise Interrupted(f"interrupted; the same command goes on in {run.path}") from error
+    except RegrowError as error:
+        run.status("interrupted" if isinstance(error, Interrupted) else "failed", error=str(error))
+        raise
+    except OSError as error:
+        run.log("error", traceback=traceback.format_exc())
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"no space left for {run.path}: free some and run the same command") from error
+        run.status("failed", error=str(error))
+        raise
+    except Exception as error:
+        run.log("error", traceback=traceback.format_exc())
+        run.status("failed", error=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _write_page(folder: Path) -> None:
+    from regrow.report.page import write_page
+
+    write_page(folder)
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """The first Ctrl-C asks the job to stop at a good moment, the second stops it now."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if run.stop_requested:
+            raise KeyboardInterrupt
+        run.stop_requested = True
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
