@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from regrow.core import atomic, hardware, inputs
 from regrow.core.config import Config, config_hash, differences
 from regrow.core.errors import BusyError, ConfigError, InputError
 from regrow.core.metrics_log import MetricsLog
+from regrow.core.plan import Plan
 from regrow.core.progress import Progress, progress
 from regrow.core.yaml12 import read_yaml
 
@@ -39,7 +41,9 @@ class Run:
         self.config = config
         self.quiet = quiet
         self.fresh = True
+        self.force = False
         self.stop_requested = False
+        self.announce: Callable[[str, Plan | None], None] = lambda text, plan: None
         self.metrics = MetricsLog(path / "metrics.jsonl")
         self._lock = lock
         self._started = time.monotonic()
@@ -91,6 +95,7 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         run = cls(path, verb, config, lock, quiet)
+        run.force = force
         try:
             if known and not force:
                 run._check_same()

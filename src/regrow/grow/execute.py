@@ -22,7 +22,13 @@ from regrow.core.plan import Plan
 from regrow.core.run import Run, read_status
 from regrow.grow.verbs import Verb, get_verb
 
+# What a composite verb returns when all of its parts were finished before.
+UNCHANGED: dict[str, Any] = {"unchanged": True}
 Announce = Callable[[str, Plan | None], None]
+
+
+def _say_nothing(text: str, plan: Plan | None) -> None:
+    pass
 
 
 def default_folder(verb: str, config: Config) -> Path:
@@ -43,7 +49,7 @@ def execute(
     force: bool = False,
     redo_changed: bool = False,
     quiet: bool = False,
-    announce: Announce | None = None,
+    announce: Announce = _say_nothing,
 ) -> dict[str, Any]:
     """Do a verb, or go on with it, or return what it made before.
 
@@ -54,7 +60,7 @@ def execute(
         force: start anew what is there.
         redo_changed: start anew by itself where an input has changed since (recipes do).
         quiet: no progress on the terminal.
-        announce: called with ``"finished"`` or ``"started"`` and the plan.
+        announce: called with one line about what happens, and the plan where there is one.
 
     Returns:
         The content of ``result.json``.
@@ -65,10 +71,10 @@ def execute(
     stay_offline()
     verb = get_verb(verb) if isinstance(verb, str) else verb
     folder = folder or default_folder(verb.name, config)
-    announce = announce or (lambda event, plan: None)
     # A finished run is returned without its inputs being planned again: they may be long gone.
     plan = None if is_done(folder) and not force else verb.plan(config)
     run = Run.claim(folder, verb.name, config, force=force, keep=verb.composite, quiet=quiet)
+    run.announce = announce
     try:
         changed = run.changed_inputs()
         if changed and redo_changed:
@@ -76,10 +82,11 @@ def execute(
         elif changed:
             raise InputError(f"inputs of {folder} changed since it began; --force starts it anew", changed)
         if is_done(folder) and not verb.composite:
-            announce("finished", None)
+            announce(f"{verb.name}: finished before, in {folder}", None)
             return _read_result(folder)
-        announce("started", plan or verb.plan(config))
-        return _work(verb, config, run, force)
+        how = "starts" if run.fresh else "goes on"
+        announce(f"{verb.name}: {how} in {folder}", plan or verb.plan(config))
+        return _work(verb, config, run)
     finally:
         run.release()
 
@@ -89,7 +96,7 @@ def _read_result(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _work(verb: Verb, config: Config, run: Run, force: bool) -> dict[str, Any]:
+def _work(verb: Verb, config: Config, run: Run) -> dict[str, Any]:
     was_done = is_done(run.path)
     if not was_done:
         run.log("started" if run.fresh else "resumed", verb=verb.name)
@@ -97,7 +104,7 @@ def _work(verb: Verb, config: Config, run: Run, force: bool) -> dict[str, Any]:
     try:
         with _interruptible(run):
             made = verb.run(config, run)
-        if was_done and made == {"unchanged": True}:
+        if was_done and made == UNCHANGED:
             return _read_result(run.path)
         result = {
             "verb": verb.name,

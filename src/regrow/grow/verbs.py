@@ -144,7 +144,6 @@ _ALL = (
         "regrow.grow.sweep",
         "run a verb once for each value of a setting and keep the best",
         "",
-        composite=True,
         hidden=True,
     ),
 )

@@ -1,0 +1,132 @@
+"""The figures of a family, put together from the results of its stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from regrow.core import atomic
+from regrow.core.lineage import PARENT_ROLES
+from regrow.grow.config import FamilyConfig, RecipeConfig
+
+Results = dict[str, dict[str, Any]]
+FROM_EVALUATION = (
+    "loss",
+    "bits_per_byte",
+    "decode_tokens_per_second",
+    "bytes",
+    "parameters",
+    "non_embedding_parameters",
+    "samples",
+)
+
+
+def assemble(config: RecipeConfig, results: Results, root: Path) -> dict[str, Any]:
+    """``models``, ``baselines`` and ``cost`` of a family's ``result.json``.
+
+    Args:
+        config: the recipe, with its ``family``.
+        results: stage name to the content of its ``result.json``.
+        root: the family's run folder.
+    """
+    family = config.family
+    assert family is not None
+    evaluation = results[family.evaluation]
+    models = [
+        {
+            "name": member.name,
+            "parent": _parent(member.stage, family, root),
+            "kind": member.kind,
+            "twin": member.twin,
+            **{key: evaluation["models"][member.name].get(key) for key in FROM_EVALUATION},
+            "tokens": results[member.stage].get("tokens", 0),
+            "flops": results[member.stage].get("flops", 0),
+            "teacher_flops": results[member.stage].get("teacher_flops", 0),
+            "seconds": results[member.stage]["seconds"],
+            "learning_rate": _learning_rate(results[member.stage]),
+            "path": str(root / member.stage / "export"),
+        }
+        for member in family.models
+    ]
+    return {
+        "models": models,
+        "baselines": evaluation.get("baselines", {}),
+        "cost": cost(config, models, results),
+        "evaluation": {k: evaluation[k] for k in ("split", "tokens", "threads") if k in evaluation},
+    }
+
+
+def _learning_rate(result: dict[str, Any]) -> float | None:
+    sweep = result.get("sweep")
+    if not sweep or not sweep["key"].endswith("lr"):
+        return None
+    best = sweep["best"].partition("=")[2]
+    return float(best)
+
+
+def _parent(stage: str, family: FamilyConfig, root: Path) -> str | None:
+    """The family member whose export the stage's model came from."""
+    inputs = atomic.read_json(root / stage / "inputs.json") if (root / stage / "inputs.json").exists() else []
+    for record in inputs:
+        if record["role"] not in PARENT_ROLES or not record["run"]:
+            continue
+        for member in family.models:
+            if Path(record["run"]).resolve() == (root / member.stage).resolve():
+                return member.name
+    return None
+
+
+def _ancestry(config: RecipeConfig, stage: str) -> set[str]:
+    """The stage and all that it needs."""
+    from regrow.grow.recipe import needs
+
+    found = {stage}
+    for need in needs(config.stages[stage]):
+        found |= _ancestry(config, need)
+    return found
+
+
+def cost(config: RecipeConfig, models: list[dict[str, Any]], results: Results) -> dict[str, Any]:
+    """What the family cost, against training each of its final members from scratch.
+
+    From scratch means: as many tokens as the base and its continuation saw, for each size. The
+    family's own side counts all that led to its members: importance passes and the teacher's
+    forward passes too. Trials of a learning rate that were not kept, and the twins that exist
+    only for comparison, are listed apart.
+    """
+    assert config.family is not None
+    grown = [m for m in models if m["kind"] != "scratch"]
+    stages: set[str] = set()
+    for member in config.family.models:
+        if member.kind != "scratch":
+            stages |= _ancestry(config, member.stage)
+    flops = sum(results[stage].get("flops", 0) for stage in stages)
+    tokens = sum(results[stage].get("tokens", 0) for stage in stages if "loss" in results[stage])
+    full_tokens = sum(m["tokens"] for m in grown if m["kind"] in ("base", "continued"))
+    finals = [m for m in grown if m["kind"] == "distilled"]
+    trunk = [m for m in grown if m["kind"] in ("base", "continued")]
+    trunk_flops = sum(m["flops"] for m in trunk)
+    scratch_flops = trunk_flops + sum(
+        full_tokens * (m["flops"] - m["teacher_flops"]) / m["tokens"] for m in finals
+    )
+    return {
+        "family": {"flops": flops, "tokens": tokens},
+        "scratch": {"flops": round(scratch_flops), "tokens": full_tokens * (1 + len(finals))},
+        "flops_ratio": scratch_flops / flops if flops else None,
+        "tokens_ratio": full_tokens * (1 + len(finals)) / tokens if tokens else None,
+        "rejected_trials": _rejected(results),
+        "twins": {
+            "flops": sum(m["flops"] for m in models if m["kind"] == "scratch"),
+            "tokens": sum(m["tokens"] for m in models if m["kind"] == "scratch"),
+        },
+    }
+
+
+def _rejected(results: Results) -> dict[str, float]:
+    total = {"flops": 0, "tokens": 0}
+    for result in results.values():
+        for trial in result.get("sweep", {}).get("trials", ()):
+            if not trial["run"].endswith(result["sweep"]["best"]):
+                total["flops"] += trial.get("flops", 0)
+                total["tokens"] += trial.get("tokens", 0)
+    return dict(total)
