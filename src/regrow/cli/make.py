@@ -1,0 +1,155 @@
+"""The verbs that make something: one command built from each entry of ``grow.verbs``."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from regrow.cli.show import plan_lines, print_json, print_line, say
+from regrow.core.config import Config, describe_fields, is_override, load_config
+from regrow.core.errors import ConfigError, InputError
+from regrow.core.plan import Plan
+from regrow.core.yaml12 import read_yaml
+from regrow.grow.verbs import Verb
+
+_PROBLEM_KEY = re.compile(r"^([a-z_][\w.\-]*):")
+
+
+def register(app: typer.Typer, verb: Verb) -> None:
+    """Add the command of ``verb`` to ``app``."""
+    bare = " ".join(name.upper() for name in verb.bare) if verb.name != "grow" else "RECIPE"
+    metavar = f"{bare} [key.path=value ...]".strip()
+
+    class Command(TyperCommand):
+        """The command with the verb's settings below its options."""
+
+        def format_epilog(self, ctx: Any, formatter: Any) -> None:
+            formatter.write("\nExample:\n  " + verb.example + "\n\n" + _settings_text(verb))
+
+    @app.command(verb.name, help=verb.summary, cls=Command)
+    def command(
+        ctx: typer.Context,
+        words: Annotated[list[str] | None, typer.Argument(metavar=metavar, show_default=False)] = None,
+        config: Annotated[
+            list[Path] | None, typer.Option(help="YAML file with settings; several are merged in order.")
+        ] = None,
+        run: Annotated[
+            Path | None, typer.Option(help="Run folder; by default runs/VERB-<hash of the settings>.")
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
+        json: Annotated[bool, typer.Option("--json", help="Print the result object as the last line.")] = False,
+        force: Annotated[bool, typer.Option("--force", help="Start the run folder anew.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="No plan, no progress.")] = False,
+    ) -> None:
+        make(
+            verb, words or [], list((ctx.obj or {}).get("literal", ())), config or [], run,
+            dry_run=dry_run, as_json=json, force=force, quiet=quiet,
+        )  # fmt: skip
+
+
+def _settings_text(verb: Verb) -> str:
+    """Every setting with its type, default and meaning."""
+    try:
+        rows = describe_fields(verb.config_class())
+    except ImportError as error:
+        return f"Settings need an extra that is not installed: {error}\n"
+    width = min(max((len(key) for key, *_ in rows), default=0), 34)
+    columns = max(60, min(110, shutil.get_terminal_size().columns))
+    lines = ["Settings (in --config FILE, or as key.path=value):"]
+    for key, kind, default, text in rows:
+        about = f"{' '.join(text.split())} [{kind}; {default}]"
+        body = textwrap.wrap(about, columns - width - 5) or [""]
+        if len(key) > width:
+            lines.append(f"  {key}")
+            key = ""
+        lines.append(f"  {key:<{width}}  {body[0]}")
+        lines += [" " * (width + 4) + line for line in body[1:]]
+    return "\n".join(lines) + "\n"
+
+
+def read_settings(
+    verb: Verb, words: list[str], literal: list[str], files: list[Path]
+) -> tuple[Config, list[Path]]:
+    """The resolved settings of a command line.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    overrides = [word for word in words if is_override(word)]
+    bare = [word for word in words if not is_override(word)] + literal
+    if verb.name == "grow":
+        if len(bare) != 1:
+            raise ConfigError(f"grow takes one recipe, not {len(bare)}: {verb.example}")
+        files, bare = [Path(bare[0]), *files], []
+    if len(bare) > len(verb.bare):
+        expected = " ".join(name.upper() for name in verb.bare) or "no bare argument"
+        hint = "; a setting is written key=value"
+        raise ConfigError(f"{verb.name} takes {expected}, but got {' '.join(bare)}{hint}")
+    base = dict(zip(verb.bare, bare, strict=False))
+    origin = {(name,): word for name, word in base.items()}
+    return load_config(verb.config_class(), files, overrides, base=base, origin=origin), files
+
+
+def _locate(error: ConfigError, files: list[Path], words: list[str]) -> ConfigError:
+    """The same error, each problem with the file and line, or the word, that its key came from."""
+    lines: dict[str, str] = {}
+    for path in files:
+        _, found = read_yaml(path)
+        lines |= {".".join(map(str, key)): f"{path}:{line}" for key, line in found.items()}
+    lines |= {word.partition("=")[0]: word for word in words if is_override(word)}
+    problems = []
+    for problem in error.problems or (error.message,):
+        match = _PROBLEM_KEY.match(problem)
+        key = match.group(1) if match else ""
+        while key and key not in lines:
+            key = key.rpartition(".")[0]
+        problems.append(f"{lines[key]}: {problem}" if key else problem)
+    message = error.message if error.problems else "1 problem in the config"
+    return ConfigError(message, problems)
+
+
+def make(
+    verb: Verb,
+    words: list[str],
+    literal: list[str],
+    files: list[Path],
+    folder: Path | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Read the settings, then plan or do."""
+    config, files = read_settings(verb, words, literal, files)
+    try:
+        if dry_run:
+            plan = verb.plan(config)
+            if as_json:
+                print_json(plan.as_json())
+            else:
+                print_line("\n".join(plan_lines(plan)))
+            return
+        from regrow.grow.execute import execute
+
+        def announce(text: str, plan: Plan | None) -> None:
+            if not quiet:
+                say(text)
+                for line in plan_lines(plan) if plan else ():
+                    say(f"  {line}")
+
+        result = execute(verb, config, folder, force=force, quiet=quiet, announce=announce)
+    except InputError:
+        raise
+    except ConfigError as error:
+        raise _locate(error, files, words) from error
+    if as_json:
+        print_json(result)
+    else:
+        print_line(f"done in {result['seconds']:.1f} s: {result['run']}/report.html")
