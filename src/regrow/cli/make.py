@@ -1,7 +1,5 @@
 """The verbs that make something: one command built from each entry of ``grow.verbs``."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import textwrap
