@@ -101,7 +101,11 @@ def publish_folder(staging: Path, final: Path) -> None:
         old = final.with_name(f"{TEMPORARY_PREFIX}old-{final.name}")
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
-        staging.rename(final)
+        try:
+            staging.rename(final)
+        except OSError:
+            old.rename(final)
+            raise
         fsync_path(final.parent)
         shutil.rmtree(old, ignore_errors=True)
     else:
