@@ -136,7 +136,7 @@ def test_yaml_is_1_2(tmp_path: Path) -> None:
     assert job.name == "no"
     assert job.optim.lr == 0.001
     assert job.steps == 1_000_000
-    with pytest.raises(ConfigError, match="1.yaml:2|job.yaml:2"):
+    with pytest.raises(ConfigError, match=r"job\.yaml:2"):
         load(tmp_path, "steps: 1\nsteps: 2\n")
 
 

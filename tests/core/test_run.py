@@ -36,7 +36,10 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
         "except BusyError as e: print(e); sys.exit(e.exit_code)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "r")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(tmp_path / "r")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 4, done.stderr
     assert f"process {os.getpid()}" in done.stdout
@@ -65,7 +68,9 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     Run.claim(tmp_path / "r", "job", Job()).release()
 
 
-def test_another_config_is_refused_with_the_difference_and_force_starts_anew(tmp_path: Path) -> None:
+def test_another_config_is_refused_with_the_difference_and_force_starts_anew(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "r"
     run = Run.claim(folder, "job", Job(steps=1))
     atomic.write_text(folder / "made", "x")

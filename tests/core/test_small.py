@@ -50,7 +50,8 @@ def test_duration(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "text"), [(950, "950"), (12_345, "12.3k"), (4.56e6, "4.56M"), (7.8e9, "7.8B"), (2e13, "20T")]
+    ("amount", "text"),
+    [(950, "950"), (12_345, "12.3k"), (4.56e6, "4.56M"), (7.8e9, "7.8B"), (2e13, "20T")],
 )
 def test_amounts(amount: float, text: str) -> None:
     assert amount_text(amount) == text

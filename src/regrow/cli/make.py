@@ -13,7 +13,7 @@ from regrow.cli.show import plan_lines, print_json, print_line, say
 from regrow.core.config import Config, describe_fields, is_override, load_config
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.plan import Plan
-from regrow.core.yaml12 import read_yaml
+from regrow.core.yaml12 import Location, read_yaml
 from regrow.grow.verbs import Verb
 
 _PROBLEM_KEY = re.compile(r"^([a-z_][\w.\-]*):")
@@ -33,15 +33,23 @@ def register(app: typer.Typer, verb: Verb) -> None:
     @app.command(verb.name, help=verb.summary, cls=Command)
     def command(
         ctx: typer.Context,
-        words: Annotated[list[str] | None, typer.Argument(metavar=metavar, show_default=False)] = None,
+        words: Annotated[
+            list[str] | None, typer.Argument(metavar=metavar, show_default=False)
+        ] = None,
         config: Annotated[
-            list[Path] | None, typer.Option(help="YAML file with settings; several are merged in order.")
+            list[Path] | None,
+            typer.Option(help="YAML file with settings; several are merged in order."),
         ] = None,
         run: Annotated[
-            Path | None, typer.Option(help="Run folder; by default runs/VERB-<hash of the settings>.")
+            Path | None,
+            typer.Option(help="Run folder; by default runs/VERB-<hash of the settings>."),
         ] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, write nothing.")] = False,
-        json: Annotated[bool, typer.Option("--json", help="Print the result object as the last line.")] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print the plan, write nothing.")
+        ] = False,
+        json: Annotated[
+            bool, typer.Option("--json", help="Print the result object as the last line.")
+        ] = False,
         force: Annotated[bool, typer.Option("--force", help="Start the run folder anew.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No plan, no progress.")] = False,
     ) -> None:
@@ -90,7 +98,7 @@ def read_settings(
         hint = "; a setting is written key=value"
         raise ConfigError(f"{verb.name} takes {expected}, but got {' '.join(bare)}{hint}")
     base = dict(zip(verb.bare, bare, strict=False))
-    origin = {(name,): word for name, word in base.items()}
+    origin: dict[Location, str] = {(name,): word for name, word in base.items()}
     return load_config(verb.config_class(), files, overrides, base=base, origin=origin), files
 
 

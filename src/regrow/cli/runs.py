@@ -19,7 +19,9 @@ _HEADLINE = ("parameters", "tokens", "loss", "flops")
 
 
 def _summary(node: Node) -> dict[str, Any]:
-    figures = {key: node.result[key] for key in _HEADLINE if isinstance(node.result.get(key), (int, float))}
+    figures = {
+        key: node.result[key] for key in _HEADLINE if isinstance(node.result.get(key), (int, float))
+    }
     return {
         "run": str(node.path),
         "verb": node.verb,
@@ -49,7 +51,9 @@ def list_runs(
     for row in rows:
         took = duration(row["seconds"]) if row["seconds"] is not None else "-"
         figures = "  ".join(f"{key} {figure(key, row[key])}" for key in _HEADLINE if key in row)
-        print_line(f"{row['run']:<{width}}  {row['verb']:<10} {row['state']:<11} {took:>7}  {figures}")
+        print_line(
+            f"{row['run']:<{width}}  {row['verb']:<10} {row['state']:<11} {took:>7}  {figures}"
+        )
     if not rows:
         print_line(f"no runs below {root}")
 
@@ -92,7 +96,11 @@ def _branch(node: Node) -> dict[str, Any]:
 
 
 def _draw(node: Node, root: Path, first: str, rest: str) -> None:
-    figures = [f"{key} {figure(key, node.result[key])}" for key in ("parameters", "loss") if node.result.get(key)]
+    figures = [
+        f"{key} {figure(key, node.result[key])}"
+        for key in ("parameters", "loss")
+        if node.result.get(key)
+    ]
     name = node.path.relative_to(root) if node.path != root else node.path
     print_line(f"{first}{name} ({node.verb}{', ' if figures else ''}{', '.join(figures)})")
     for child in node.children:

@@ -14,11 +14,17 @@ from regrow.grow.verbs import get_verb
 config = typer.Typer(help="Show settings.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@config.command("show", epilog="Example: regrow config show pretrain data.shards=runs/shards train.tokens=1e6")
+@config.command(
+    "show", epilog="Example: regrow config show pretrain data.shards=runs/shards train.tokens=1e6"
+)
 def show(
     verb: Annotated[str, typer.Argument(help="The verb whose settings to resolve.")],
-    words: Annotated[list[str] | None, typer.Argument(metavar="[ARGUMENT ...] [key.path=value ...]")] = None,
-    files: Annotated[list[Path] | None, typer.Option("--config", help="YAML file with settings.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARGUMENT ...] [key.path=value ...]")
+    ] = None,
+    files: Annotated[
+        list[Path] | None, typer.Option("--config", help="YAML file with settings.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """All settings of a verb after files and overrides, as YAML that can be run again."""

@@ -48,7 +48,12 @@ def figure(name: str, value: Any) -> str:
 
 def bytes_text(value: float) -> str:
     """``12 kB`` or ``3.4 GB``, in powers of ten."""
-    for limit, divisor, unit in ((1e3, 1, "B"), (1e6, 1e3, "kB"), (1e9, 1e6, "MB"), (1e12, 1e9, "GB")):
+    for limit, divisor, unit in (
+        (1e3, 1, "B"),
+        (1e6, 1e3, "kB"),
+        (1e9, 1e6, "MB"),
+        (1e12, 1e9, "GB"),
+    ):
         if value < limit:
             return f"{value / divisor:.3g} {unit}"
     return f"{value / 1e12:.3g} TB"
@@ -62,7 +67,9 @@ def plan_lines(plan: Plan) -> list[str]:
         if isinstance(value, dict) and len(value) > 3:
             lines.append(f"  {name}")
             inner = max(map(len, map(str, value)))
-            lines += [f"    {key!s:<{inner}}  {figure(str(key), item)}" for key, item in value.items()]
+            lines += [
+                f"    {key!s:<{inner}}  {figure(str(key), item)}" for key, item in value.items()
+            ]
         else:
             lines.append(f"  {name:<{width}}  {figure(name, value)}")
     return [*lines, *(f"  note: {note}" for note in plan.notes)]

@@ -114,7 +114,7 @@ def publish_folder(staging: Path, final: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete what an interrupted write left directly inside ``folder``; returns what was deleted."""
+    """Delete what an interrupted write left right inside ``folder``; returns what was deleted."""
     leftovers = sorted(folder.glob(f"{TEMPORARY_PREFIX}*"))
     for path in leftovers:
         if path.is_dir():

@@ -188,11 +188,11 @@ def _with_default_kinds(cls: type[BaseModel], data: dict[str, Any]) -> dict[str,
 def _within(data: Any, location: Sequence[str | int]) -> Location:
     """The part of a pydantic error location that names settings (not union tags or types)."""
     kept: list[str | int] = []
-    node = data
+    node: Any = data
     for position, part in enumerate(location):
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and part < len(node)
+        ):
             node = node[part]
         elif isinstance(node, dict) and position == len(location) - 1 and isinstance(part, str):
             kept.append(part)  # a missing setting
@@ -236,7 +236,7 @@ def _problem(error: Mapping[str, Any], location: Location, cls: type[BaseModel])
 
 def _remove(data: Any, location: Location) -> bool:
     """Take the entry at ``location`` out of nested dicts; False where it is not in one."""
-    node = data
+    node: Any = data
     for part in location[:-1]:
         node = node[part] if isinstance(node, list) or part in node else None
         if node is None:

@@ -53,7 +53,9 @@ def _cpu_flags() -> frozenset[str]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return frozenset()
-    words = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    words = (
+        line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))
+    )
     return frozenset(next(words, ()))
 
 

@@ -30,7 +30,12 @@ def duration(seconds: float) -> str:
 
 def amount_text(amount: float) -> str:
     """``950``, ``12.3k``, ``4.56M``, ``7.8B``."""
-    for limit, divisor, suffix in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (1e12, 1e9, "B")):
+    for limit, divisor, suffix in (
+        (1e3, 1, ""),
+        (1e6, 1e3, "k"),
+        (1e9, 1e6, "M"),
+        (1e12, 1e9, "B"),
+    ):
         if abs(amount) < limit:
             return f"{amount / divisor:.3g}{suffix}" if divisor > 1 else f"{amount:g}"
     return f"{amount / 1e12:.3g}T"

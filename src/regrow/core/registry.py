@@ -48,7 +48,9 @@ class Registry(Generic[T]):
             ConfigError: the name is taken.
         """
         if name in self._targets:
-            raise ConfigError(f"{self.kind} {name!r} is already registered as {self._targets[name]}")
+            raise ConfigError(
+                f"{self.kind} {name!r} is already registered as {self._targets[name]}"
+            )
         self._targets[name] = target
 
     def get(self, name: str) -> T:

@@ -91,7 +91,9 @@ class Run:
         if path.exists() and not path.is_dir():
             raise ConfigError(f"run folder {path} is a file")
         if not known and path.exists() and any(_foreign(path)):
-            raise ConfigError(f"{path} holds {next(_foreign(path))} and is no run folder; choose another --run")
+            raise ConfigError(
+                f"{path} holds {next(_foreign(path))} and is no run folder; choose another --run"
+            )
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         run = cls(path, verb, config, lock, quiet)

@@ -80,7 +80,9 @@ def execute(
         if changed and redo_changed:
             run.restart()
         elif changed:
-            raise InputError(f"inputs of {folder} changed since it began; --force starts it anew", changed)
+            raise InputError(
+                f"inputs of {folder} changed since it began; --force starts it anew", changed
+            )
         if is_done(folder) and not verb.composite:
             announce(f"{verb.name}: finished before, in {folder}", None)
             return _read_result(folder)
@@ -127,7 +129,9 @@ def _work(verb: Verb, config: Config, run: Run) -> dict[str, Any]:
     except OSError as error:
         run.log("error", traceback=traceback.format_exc())
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"no space left for {run.path}: free some and run the same command") from error
+            raise ResourceError(
+                f"no space left for {run.path}: free some and run the same command"
+            ) from error
         run.status("failed", error=str(error))
         raise
     except Exception as error:

@@ -66,7 +66,11 @@ def _learning_rate(result: dict[str, Any]) -> float | None:
 
 def _parent(stage: str, family: FamilyConfig, root: Path) -> str | None:
     """The family member whose export the stage's model came from."""
-    inputs = atomic.read_json(root / stage / "inputs.json") if (root / stage / "inputs.json").exists() else []
+    inputs = (
+        atomic.read_json(root / stage / "inputs.json")
+        if (root / stage / "inputs.json").exists()
+        else []
+    )
     for record in inputs:
         if record["role"] not in PARENT_ROLES or not record["run"]:
             continue

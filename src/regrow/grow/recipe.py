@@ -87,7 +87,7 @@ def stage_config(stage: StageConfig, folders: Mapping[str, Path]) -> tuple[str, 
         return stage.verb, load_config(get_verb(stage.verb).config_class(), base=settings)
     from regrow.grow.sweep import trial_configs
 
-    (key, values), = stage.sweep.items()
+    ((key, values),) = stage.sweep.items()
     sweep = SweepConfig(verb=stage.verb, config=settings, key=key, values=values, by=stage.by)
     trial_configs(sweep)
     return "sweep", sweep
@@ -121,7 +121,8 @@ def plan(config: RecipeConfig) -> Plan:
     for name, (verb, settings) in check(config, root).items():
         wanted = sorted(needs(config.stages[name]))
         if wanted:
-            stages[name] = f"{verb if verb != 'sweep' else config.stages[name].verb + ' (sweep)'}, after {', '.join(wanted)}"
+            shown = f"{config.stages[name].verb} (sweep)" if verb == "sweep" else verb
+            stages[name] = f"{shown}, after {', '.join(wanted)}"
             continue
         try:
             stages[name] = get_verb(verb).plan(settings).title
@@ -167,7 +168,11 @@ def run(config: RecipeConfig, run: Run) -> dict[str, Any]:
     if was_done and not worked:
         return UNCHANGED
     seconds = sum(result["seconds"] for result in results.values())
-    made: dict[str, Any] = {"name": config.name, "stage_seconds": {n: r["seconds"] for n, r in results.items()}, "seconds": round(seconds, 3)}
+    made: dict[str, Any] = {
+        "name": config.name,
+        "stage_seconds": {n: r["seconds"] for n, r in results.items()},
+        "seconds": round(seconds, 3),
+    }
     if config.family is not None:
         made |= assemble(config, results, run.path)
     return made

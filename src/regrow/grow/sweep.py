@@ -68,7 +68,11 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
         {
             "value": value,
             "run": str(run.path / "trials" / name),
-            **{key: result[key] for key in (config.by, "tokens", "flops", "seconds") if key in result},
+            **{
+                key: result[key]
+                for key in (config.by, "tokens", "flops", "seconds")
+                if key in result
+            },
         }
         for value, (name, result) in zip(config.values, results.items(), strict=True)
     ]
