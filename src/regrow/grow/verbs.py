@@ -71,7 +71,7 @@ _ALL = (
         "regrow.data.config:CurateConfig",
         "regrow.data.jobs.curate",
         "gather documents, drop duplicates, split by file",
-        "regrow curate sources.python.kind=python --run runs/corpus",
+        "regrow curate --run runs/corpus",
     ),
     Verb(
         "tokenizer",
