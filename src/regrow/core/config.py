@@ -190,11 +190,11 @@ def _within(data: Any, location: Sequence[str | int]) -> Location:
     kept: list[str | int] = []
     node: Any = data
     for position, part in enumerate(location):
-        if (isinstance(node, dict) and part in node) or (
-            isinstance(node, list) and isinstance(part, int) and part < len(node)
-        ):
+        keys: Any = range(len(node)) if isinstance(node, list) else node
+        last = position == len(location) - 1
+        if isinstance(keys, (dict, range)) and part in keys:
             node = node[part]
-        elif isinstance(node, dict) and position == len(location) - 1 and isinstance(part, str):
+        elif isinstance(node, dict) and last and isinstance(part, str):
             kept.append(part)  # a missing setting
             break
         else:
@@ -238,9 +238,10 @@ def _remove(data: Any, location: Location) -> bool:
     """Take the entry at ``location`` out of nested dicts; False where it is not in one."""
     node: Any = data
     for part in location[:-1]:
-        node = node[part] if isinstance(node, list) or part in node else None
-        if node is None:
+        known = isinstance(node, list) or part in node
+        if not known:
             return False
+        node = node[part]
     if location and isinstance(node, dict) and location[-1] in node:
         del node[location[-1]]
         return True
