@@ -1,0 +1,340 @@
+"""Hugging Face model folders: ``config.json`` and safetensors in one or several files.
+
+Nothing is executed and no pickle is opened. A folder comes from strangers, so names, kinds and
+sizes are checked before anything is read, and whatever is wrong is one InputError that names the
+file.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from regrow.core.atomic import staged_folder
+from regrow.core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_MAX_JSON_BYTES = 64 << 20
+_UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz", ".h5", ".msgpack")
+_DTYPES = ("F64", "F32", "F16", "BF16")
+
+
+class TensorInfo(NamedTuple):
+    """What a file's header says of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """In safetensors' words: F64, F32, F16 or BF16."""
+    file: Path
+
+
+def check_regular(path: Path) -> Path:
+    """``path`` itself, when it is a regular file that lies where its name says.
+
+    Raises:
+        InputError: missing, a link that leads out of its folder, a device, a pipe, a folder.
+    """
+    try:
+        status = path.stat()
+        outside = path.is_symlink() and path.resolve().parent != path.parent.resolve()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if outside:
+        raise InputError(
+            f"{path}: a link that leads out of its folder; copy the folder with its links resolved "
+            "(cp -rL) and use the copy"
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: not a regular file")
+    return path
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file of a folder holds.
+
+    Raises:
+        InputError: missing, not a regular file, too large, not UTF-8, not JSON, not an object.
+    """
+    check_regular(path)
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise InputError(
+            f"{path}: larger than {_MAX_JSON_BYTES >> 20} MiB, so no config of a model"
+        )
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of ``config.json``.
+
+    Raises:
+        InputError: there is none, it is broken, or it asks for code of its own to be run.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of a Hugging Face model")
+    path = folder / CONFIG
+    if not path.exists():
+        raise InputError(f"{folder}: has no {CONFIG}, so it is not a Hugging Face model folder")
+    config = read_json_object(path)
+    for key in ("auto_map", "trust_remote_code", "custom_pipelines"):
+        if config.get(key):
+            raise InputError(
+                f"{path}: {key} asks for code of the folder to be run, which regrow never does; "
+                "convert the model to a stock class first"
+            )
+    if config.get("quantization_config"):
+        raise InputError(
+            f"{path}: the weights are quantised (quantization_config); use the unquantised model"
+        )
+    return config
+
+
+class Weights:
+    """Tensors of a folder, read one by one from their files.
+
+    Made by :func:`open_weights`; a context manager that closes the files.
+    """
+
+    def __init__(self, folder: Path, infos: dict[str, TensorInfo]) -> None:
+        self.folder = folder
+        self.infos = infos
+        self._open: dict[Path, Any] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors, file by file."""
+        return list(self.infos)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, from its header."""
+        return self.infos[name].shape
+
+    def dtype(self, name: str) -> str:
+        """Dtype of a tensor in safetensors' words, from its header."""
+        return self.infos[name].dtype
+
+    def tensor(self, name: str) -> Tensor:
+        """A copy of one tensor, in the dtype of its file, on the CPU.
+
+        Raises:
+            InputError: the file changed or broke since it was opened.
+        """
+        file = self.infos[name].file
+        with _broken(file):
+            if file not in self._open:
+                self._open[file] = _safe_open(file)
+            tensor: Tensor = self._open[file].get_tensor(name)
+            return tensor.clone()  # the file's own memory map must not outlive it
+
+    def close(self) -> None:
+        """Forget the open files."""
+        self._open.clear()
+
+    def __enter__(self) -> Weights:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _safe_open(path: Path) -> Any:
+    from safetensors import safe_open
+
+    return safe_open(path, framework="pt")
+
+
+@contextmanager
+def _broken(path: Path) -> Iterator[None]:
+    """Turn whatever safetensors raises into one InputError that names the file."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: truncated or broken safetensors file ({error}); fetch or make it again"
+        ) from None
+
+
+def _read_header(path: Path) -> dict[str, TensorInfo]:
+    infos = {}
+    with _broken(path):
+        file = _safe_open(path)
+        for name in file.keys():  # noqa: SIM118 (no mapping)
+            view = file.get_slice(name)
+            infos[name] = TensorInfo(tuple(view.get_shape()), str(view.get_dtype()), path)
+    for name, info in infos.items():
+        if info.dtype not in _DTYPES:
+            raise InputError(
+                f"{path}: tensor {name} has dtype {info.dtype}; supported: {', '.join(_DTYPES)}"
+            )
+    return infos
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Tensor name to the base name of its file, as an index says."""
+    table = read_json_object(path).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise InputError(f"{path}: has no weight_map; fetch the index again")
+    for name, file in table.items():
+        plain = isinstance(file, str) and Path(file).name == file and "\\" not in file
+        if not plain or "\0" in file or file in ("", ".", ".."):
+            raise InputError(f"{path}: {name} lies in {file!r}, which is not a plain file name")
+        if not file.endswith(".safetensors"):
+            raise InputError(f"{path}: {name} lies in {file!r}; only .safetensors files are read")
+    return table
+
+
+def open_weights(folder: Path) -> Weights:
+    """The tensors of a folder, from headers only.
+
+    Raises:
+        InputError: no safetensors (naming what is there instead), a broken header, an index that
+            points elsewhere, a missing shard, a tensor that is missing, doubled or not announced.
+    """
+    folder = Path(folder)
+    index, single = folder / INDEX, folder / SINGLE
+    if not index.exists():
+        if not single.exists():
+            raise InputError(_no_weights(folder))
+        return Weights(folder, _read_header(check_regular(single)))
+    table = _read_index(index)
+    files = sorted(set(table.values()))
+    missing = [file for file in files if not (folder / file).exists()]
+    if missing:
+        raise InputError(
+            f"{index}: names {len(missing)} file(s) that {folder} lacks: {', '.join(missing[:5])}; "
+            "fetch the missing shards"
+        )
+    infos: dict[str, TensorInfo] = {}
+    for file in files:
+        for name, info in _read_header(check_regular(folder / file)).items():
+            if name in infos:
+                raise InputError(
+                    f"{folder / file}: tensor {name} is also in {infos[name].file.name}"
+                )
+            if table.get(name) != file:
+                raise InputError(
+                    f"{folder / file}: holds tensor {name}, which {INDEX} does not place there"
+                )
+            infos[name] = info
+    absent = sorted(set(table) - set(infos))
+    if absent:
+        raise InputError(
+            f"{folder / table[absent[0]]}: lacks {len(absent)} tensor(s) that {INDEX} places "
+            f"there, such as {absent[0]}; fetch it again"
+        )
+    return Weights(folder, infos)
+
+
+def _no_weights(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder}: no such folder"
+    unsafe = sorted(p.name for p in folder.iterdir() if p.suffix in _UNSAFE)
+    if unsafe:
+        return (
+            f"{folder}: has weights only in {unsafe[0]}, a format that can run code when it is "
+            f"read and is never opened; get or convert to {SINGLE} (transformers' save_pretrained "
+            "writes it)"
+        )
+    return f"{folder}: has neither {SINGLE} nor {INDEX}"
+
+
+def write_folder(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Iterable[tuple[str, Tensor]],
+    generation_config: Mapping[str, Any] | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> Path:
+    """Write a model folder, whole or not at all; equal arguments give equal bytes.
+
+    Args:
+        folder: where to; an earlier folder there is replaced.
+        config: content of ``config.json``.
+        tensors: names and tensors in order; taken one by one, so they may be made on the way.
+        generation_config: content of ``generation_config.json``; none is written without.
+        max_shard_bytes: a file closes before it would exceed this (one tensor may exceed it).
+
+    Returns:
+        ``folder``.
+    """
+    with staged_folder(Path(folder)) as staging:
+        write_folder_into(staging, config, tensors, generation_config, max_shard_bytes)
+    return Path(folder)
+
+
+def write_folder_into(
+    staging: Path,
+    config: Mapping[str, Any],
+    tensors: Iterable[tuple[str, Tensor]],
+    generation_config: Mapping[str, Any] | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """As :func:`write_folder`, into an existing folder that the caller publishes."""
+    _dump(staging / CONFIG, config)
+    if generation_config is not None:
+        _dump(staging / GENERATION_CONFIG, generation_config)
+    shards: list[tuple[Path, list[str]]] = []
+    total = 0
+    for number, shard in enumerate(_shards(tensors, max_shard_bytes)):
+        path = staging / f"shard-{number}.safetensors"
+        total += sum(tensor.nbytes for tensor in shard.values())
+        _save(path, shard)
+        shards.append((path, list(shard)))
+    if len(shards) == 1:
+        shards[0][0].rename(staging / SINGLE)
+        return
+    table = {}
+    for number, (path, names) in enumerate(shards, start=1):
+        final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        path.rename(staging / final)
+        table.update(dict.fromkeys(names, final))
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(table.items()))}
+    _dump(staging / INDEX, index)
+
+
+def _shards(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
+    """Groups of tensors in order, each of at most ``limit`` bytes or of one tensor."""
+    shard: dict[str, Tensor] = {}
+    size = 0
+    seen: set[str] = set()
+    for name, tensor in tensors:
+        if name in seen:
+            raise ValueError(f"two tensors are called {name}")
+        seen.add(name)
+        if shard and size + tensor.nbytes > limit:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor.detach().to("cpu").contiguous()
+        size += tensor.nbytes
+    yield shard
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    # Every loader expects this mark; a second key would be written in a random order.
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _dump(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(dict(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

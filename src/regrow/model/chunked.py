@@ -1,0 +1,216 @@
+"""Losses over a large vocabulary whose gradients are formed in the forward pass, chunk by chunk.
+
+For a chunk of C tokens: project to logits, take the softmax in fp32, add to the loss, turn the
+probabilities in place into the gradient of the logits, and multiply it back into the gradients of
+the hidden states and of the matrix. Logits of one chunk exist at a time.
+
+Legend: N tokens, C tokens of a chunk, D model, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Target that marks "no target here", as in torch.
+IGNORED = -100
+
+#: Elements of a chunk's logits. On a CPU a chunk should stay in the outer cache; on a GPU it should
+#: keep every multiprocessor busy.
+_CPU_ELEMENTS = 1 << 21
+_GPU_ELEMENTS = 1 << 28
+
+
+def chunk_size(vocabulary: int, device: torch.device) -> int:
+    """Tokens of one chunk."""
+    elements = _CPU_ELEMENTS if device.type == "cpu" else _GPU_ELEMENTS
+    return max(64, elements // vocabulary)
+
+
+class _Accumulator:
+    """Gradients of hidden states (N, D) and matrix (V, D), filled chunk by chunk.
+
+    Products are in the operands' dtype; the matrix's gradient is summed over chunks in fp32.
+    """
+
+    def __init__(self, hidden: Tensor, matrix: Tensor, needs: tuple[bool, bool]) -> None:
+        wide = torch.promote_types(matrix.dtype, torch.float32)
+        self.hidden = torch.empty_like(hidden) if needs[0] else None
+        self.matrix = torch.zeros_like(matrix, dtype=wide) if needs[1] else None
+
+    def add(self, rows: slice, gradient: Tensor, hidden: Tensor, matrix: Tensor) -> None:
+        """``gradient`` (C, V) of the logits of ``rows``, with both operands of the projection."""
+        if self.hidden is not None:
+            self.hidden[rows] = gradient @ matrix
+        if self.matrix is not None:
+            if self.matrix.dtype == gradient.dtype:
+                self.matrix.addmm_(gradient.t(), hidden)
+            else:
+                self.matrix += gradient.t() @ hidden
+
+
+def _save(ctx: Any, hidden: Tensor, matrix: Tensor, grads: _Accumulator | None) -> None:
+    ctx.dtypes = hidden.dtype, matrix.dtype
+    ctx.save_for_backward(
+        *(() if grads is None else (g for g in (grads.hidden, grads.matrix) if g is not None))
+    )
+    ctx.has = (
+        (False, False) if grads is None else (grads.hidden is not None, grads.matrix is not None)
+    )
+
+
+def _scaled(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The saved gradients times the upstream one."""
+    saved = iter(ctx.saved_tensors)
+    hidden, matrix = (next(saved) if present else None for present in ctx.has)
+    # The loop sums losses, so the upstream gradient is mostly one; reading it is free on a CPU only.
+    if not (upstream.device.type == "cpu" and upstream.item() == 1.0):
+        hidden = hidden * upstream.to(hidden.dtype) if hidden is not None else None
+        matrix = matrix * upstream.to(matrix.dtype) if matrix is not None else None
+    return (
+        hidden.to(ctx.dtypes[0]) if hidden is not None else None,
+        matrix.to(ctx.dtypes[1]) if matrix is not None else None,
+    )
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, matrix: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int
+    ) -> Tensor:
+        needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        grads = _Accumulator(hidden, matrix, needs) if any(needs) else None
+        wide = torch.promote_types(dtype, torch.float32)
+        hidden_c, matrix_c = hidden.to(dtype), matrix.to(dtype)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, hidden.shape[0], chunk):
+                rows = slice(start, start + chunk)
+                target = targets[rows, None]
+                log_p = torch.log_softmax(hidden_c[rows] @ matrix_c.t(), -1, dtype=wide)
+                chosen = log_p.gather(1, target)
+                total -= chosen.sum()
+                if grads is not None:
+                    # d loss / d logits = softmax - one_hot; expm1 keeps p - 1 exact near p = 1.
+                    gradient = log_p.exp_().scatter_(1, target, chosen.expm1()).to(dtype)
+                    grads.add(rows, gradient, hidden_c[rows], matrix_c)
+        _save(ctx, hidden, matrix, grads)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        return *_scaled(ctx, upstream[0]), None, None, None
+
+
+def cross_entropy(
+    hidden: Tensor, matrix: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int
+) -> Tensor:
+    """Sum over tokens of ``-log softmax(h W^T)[target]``.
+
+    Args:
+        hidden: (N, D).
+        matrix: (V, D).
+        targets: (N,) int64, all of them ids.
+        dtype: of the products.
+        chunk: tokens at a time.
+
+    Returns:
+        Scalar in fp32 (float64 for float64 operands).
+    """
+    return _apply(_CrossEntropy, hidden, matrix, targets, dtype, chunk)
+
+
+class _Distillation(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        matrix: Tensor,
+        teacher_hidden: Tensor,
+        teacher_matrix: Tensor,
+        temperature: float,
+        dtype: torch.dtype,
+        teacher_dtype: torch.dtype,
+        chunk: int,
+    ) -> Tensor:
+        needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+        grads = _Accumulator(hidden, matrix, needs) if any(needs) else None
+        wide = torch.promote_types(dtype, torch.float32)
+        hidden_c, matrix_c = hidden.to(dtype), matrix.to(dtype)
+        teacher_c = teacher_hidden.to(teacher_dtype)
+        teacher_matrix_c = teacher_matrix.to(teacher_dtype)
+        total = torch.zeros((), dtype=wide, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, hidden.shape[0], chunk):
+                rows = slice(start, start + chunk)
+                log_s = _log_softmax(hidden_c[rows], matrix_c, temperature, wide)
+                log_t = _log_softmax(teacher_c[rows], teacher_matrix_c, temperature, wide)
+                p_t = log_t.exp()
+                total += (log_t.sub_(log_s)).mul_(p_t).sum()
+                if grads is not None:
+                    # d KL / d logits_s = (p_s - p_t) / temperature.
+                    gradient = log_s.exp_().sub_(p_t)
+                    if temperature != 1.0:
+                        gradient.mul_(temperature)  # temperature^2 / temperature
+                    grads.add(rows, gradient.to(dtype), hidden_c[rows], matrix_c)
+        _save(ctx, hidden, matrix, grads)
+        return total * temperature**2
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        return *_scaled(ctx, upstream[0]), None, None, None, None, None, None
+
+
+def _log_softmax(hidden: Tensor, matrix: Tensor, temperature: float, wide: torch.dtype) -> Tensor:
+    logits = hidden @ matrix.t()
+    if temperature != 1.0:
+        logits = logits.to(wide).div_(temperature)
+    return torch.log_softmax(logits, -1, dtype=wide)
+
+
+def distillation(
+    hidden: Tensor,
+    matrix: Tensor,
+    teacher_hidden: Tensor,
+    teacher_matrix: Tensor,
+    temperature: float,
+    dtype: torch.dtype,
+    teacher_dtype: torch.dtype,
+    chunk: int,
+) -> Tensor:
+    """``temperature^2`` times the sum over tokens of ``KL(teacher || student)``.
+
+    Args:
+        hidden: (N, D) of the student.
+        matrix: (V, D) of the student.
+        teacher_hidden: (N, D').
+        teacher_matrix: (V, D').
+        temperature: of both softmaxes.
+        dtype: of the student's products.
+        teacher_dtype: of the teacher's.
+        chunk: tokens at a time.
+
+    Returns:
+        Scalar in fp32 (float64 for float64 operands).
+    """
+    return _apply(
+        _Distillation,
+        hidden,
+        matrix,
+        teacher_hidden,
+        teacher_matrix,
+        temperature,
+        dtype,
+        teacher_dtype,
+        chunk,
+    )
+
+
+def _apply(function: Any, hidden: Tensor, matrix: Tensor, *rest: Any) -> Tensor:
+    """Apply an autograd function, with inputs that ask for gradients only where they are on."""
+    if not torch.is_grad_enabled():
+        hidden, matrix = hidden.detach(), matrix.detach()
+    result: Tensor = function.apply(hidden, matrix, *rest)
+    return result

@@ -1,0 +1,188 @@
+"""A decoder from a Hugging Face folder, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from regrow.core.atomic import staged_folder
+from regrow.core.errors import ConfigError, InputError
+from regrow.io import hf
+from regrow.io.runs import resolve_model
+from regrow.model.adapters import ADAPTERS, Adapter
+from regrow.model.config import ModelConfig
+from regrow.model.decoder import Decoder
+from regrow.model.shapes import tensor_shapes
+
+#: Tensors that old checkpoints carry although they follow from the config.
+_BUFFERS = re.compile(r"(^|\.)(rotary_emb\.inv_freq|masked_bias|attention\.bias)$")
+
+_DTYPE_NAMES = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+}
+
+
+class CopiesFiles(Protocol):
+    """What :func:`save` needs of a tokenizer."""
+
+    def copy_files(self, folder: Path) -> None:
+        """Write the tokenizer's files into ``folder``."""
+        ...
+
+
+def _adapter(config: dict[str, Any], path: Path) -> Adapter:
+    family = config.get("model_type")
+    if not isinstance(family, str) or family not in ADAPTERS:
+        known = ", ".join(ADAPTERS.names())
+        raise InputError(f"{path}: model_type {family!r} is not supported (supported: {known})")
+    return ADAPTERS.get(family)
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """The shape of the model in a folder (or in a run's export), without its weights.
+
+    Raises:
+        InputError: no model folder, a family without an adapter, a setting we do not have, an
+            impossible shape; each names the file.
+    """
+    folder = resolve_model(Path(folder))
+    path = folder / hf.CONFIG
+    raw = hf.read_config(folder)
+    adapter = _adapter(raw, path)
+    try:
+        return adapter.read_config(raw)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.problems) from None
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, e['loc'])) or 'shape'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_url=False)
+        ]
+        raise InputError(f"{path}: not a possible {adapter.family} model", problems) from None
+
+
+def load(folder: str | Path, dtype: torch.dtype | None = None) -> Decoder:
+    """The model in a Hugging Face folder.
+
+    Names, shapes and dtypes are compared with what the config implies before memory is taken for
+    any weight.
+
+    Args:
+        folder: the model's folder, or a run that has one in ``export/``.
+        dtype: cast every weight to this; without it each keeps the dtype of its file.
+
+    Returns:
+        The decoder, on the CPU.
+
+    Raises:
+        InputError: see :func:`load_config` and :func:`regrow.io.hf.open_weights`; further a missing
+            tensor, one of another shape, or one that the family does not have.
+    """
+    folder = resolve_model(Path(folder))
+    config = load_config(folder)
+    names = ADAPTERS.get(config.layout).names(config)
+    with hf.open_weights(folder) as weights:
+        _compare(weights, config, names)
+        with torch.device("meta"):
+            model = Decoder(config)
+        state = {}
+        for ours, theirs in names:
+            tensor = weights.tensor(theirs)
+            state[ours] = tensor if dtype is None else tensor.to(dtype)
+    model.load_state_dict(state, assign=True)
+    model.requires_grad_(True)
+    return model
+
+
+def _compare(weights: hf.Weights, config: ModelConfig, names: list[tuple[str, str]]) -> None:
+    """Refuse a folder whose tensors are not those of its config."""
+    shapes = tensor_shapes(config)
+    expected = {theirs: shapes[ours] for ours, theirs in names}
+    problems = [
+        f"{weights.infos[name].file.name}: {name} has shape {list(weights.shape(name))}, "
+        f"but the config implies {list(shape)}"
+        for name, shape in expected.items()
+        if name in weights.infos and weights.shape(name) != shape
+    ]
+    missing = [name for name in expected if name not in weights.infos]
+    problems += [f"{name} is missing" for name in missing]
+    for name in weights.names:
+        if name not in expected and not _redundant(weights, config, name):
+            file = weights.infos[name].file.name
+            problems.append(f"{file}: {name} is no part of a {config.layout} model of this config")
+    if problems:
+        shown = problems[:12]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
+        raise InputError(
+            f"{weights.folder}: the weights are not those that {hf.CONFIG} describes; "
+            "fetch both from one place",
+            shown,
+        )
+
+
+def _redundant(weights: hf.Weights, config: ModelConfig, name: str) -> bool:
+    """Whether a tensor follows from the others: a known buffer, or a tied head stored again."""
+    if _BUFFERS.search(name):
+        return True
+    embedding = "model.embed_tokens.weight"
+    if config.tie_embeddings and name == "lm_head.weight" and embedding in weights.infos:
+        same = weights.infos[name][:2] == weights.infos[embedding][:2]
+        return same and torch.equal(weights.tensor(name), weights.tensor(embedding))
+    return False
+
+
+def check_export(config: ModelConfig) -> None:
+    """Refuse a shape that its family's stock class cannot hold.
+
+    Raises:
+        ConfigError: every rule that is broken, with the nearest legal values.
+    """
+    problems = ADAPTERS.get(config.layout).check(config)
+    if problems:
+        raise ConfigError(f"no stock {config.layout} class can hold this shape", problems)
+
+
+def save(model: Decoder, folder: str | Path, tokenizer: CopiesFiles | None = None) -> Path:
+    """Write a model as a Hugging Face folder that ``transformers`` loads with no custom code.
+
+    The folder appears whole or not at all, and saving what was loaded gives the same bytes.
+
+    Args:
+        model: the decoder.
+        folder: where to; an earlier folder there is replaced.
+        tokenizer: whose files to put beside the weights.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        ConfigError: see :func:`check_export`; nothing is written.
+    """
+    config = model.config
+    check_export(config)
+    adapter = ADAPTERS.get(config.layout)
+    state = model.state_dict()
+
+    def tensors() -> Iterator[tuple[str, Tensor]]:
+        for ours, theirs in adapter.names(config):
+            yield theirs, state[ours]
+
+    settings = adapter.write_config(config)
+    settings["dtype"] = _DTYPE_NAMES[model.embed.weight.dtype]
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    generation = {name: settings[name] for name in ids if settings[name] is not None}
+    with staged_folder(Path(folder)) as staging:
+        hf.write_folder_into(staging, settings, tensors(), generation)
+        if tokenizer is not None:
+            tokenizer.copy_files(staging)
+    return Path(folder)

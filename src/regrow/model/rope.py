@@ -1,0 +1,98 @@
+"""Rotary position embedding in the half-rotation form, over the first channels of each head.
+
+For a rotated slice of width r: ``f_i = theta^(-2i/r)``, i = 0..r/2-1; channel i turns with channel
+i + r/2 by the angle ``position * f_i``. The other channels pass through.
+
+Source: RoFormer (arXiv 2104.09864), in the channel order of GPT-NeoX and Hugging Face.
+Legend: B batch, T time, H heads, C head channels, R rotated channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from regrow.model.config import ModelConfig, RopeScaling
+
+
+def inverse_frequencies(config: ModelConfig) -> Tensor:
+    """Angle per position of each rotated channel pair, fp32 on the CPU, shape (R/2,)."""
+    width = config.rotary_dim
+    with torch.device("cpu"):
+        exponents = torch.arange(0, width, 2, dtype=torch.float32) / width
+        frequencies = 1.0 / (config.rope_theta**exponents)
+        if config.rope_scaling is not None:
+            frequencies = _scaled(frequencies, config.rope_scaling)
+    return frequencies
+
+
+def _scaled(frequencies: Tensor, scaling: RopeScaling) -> Tensor:
+    """Frequencies for a longer context.
+
+    ``llama3`` leaves wavelengths below ``original / high`` alone, divides those above
+    ``original / low`` by the factor, and blends linearly in ``original / wavelength`` between.
+    """
+    slow = frequencies / scaling.factor
+    if scaling.kind == "linear":
+        return slow
+    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    keep = ((turns - low) / (high - low)).clamp(0.0, 1.0)
+    return (1 - keep) * slow + keep * frequencies
+
+
+def rotation(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every angle.
+
+    Args:
+        positions: (T,) or (B, T) integer positions.
+        frequencies: (R/2,) fp32.
+
+    Returns:
+        Two fp32 tensors of shape (T, 1, R/2) or (B, T, 1, R/2), ready to meet (B, T, H, R/2).
+    """
+    angles = positions[..., None].to(torch.float32) * frequencies
+    return angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
+    half = cos.shape[-1]
+    out = torch.empty_like(x)
+    first, second = x[..., :half], x[..., half : 2 * half]
+    sign = 1.0 if backward else -1.0
+    torch.addcmul(first * cos, second, sin, value=sign, out=out[..., :half])
+    torch.addcmul(second * cos, first, sin, value=-sign, out=out[..., half : 2 * half])
+    if 2 * half < x.shape[-1]:
+        out[..., 2 * half :] = x[..., 2 * half :]
+    return out
+
+
+class _Rotate(torch.autograd.Function):
+    """Rotation whose gradient is the opposite rotation: nothing of the input need be kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin, backward=False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(gradients[0], cos, sin, backward=True), None, None
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the first R channels of each head.
+
+    Args:
+        x: (B, T, H, C) queries or keys.
+        cos: from :func:`rotation`, in the dtype of ``x``.
+        sin: likewise.
+
+    Returns:
+        (B, T, H, C), a new tensor.
+    """
+    return cast(Tensor, _Rotate.apply(x, cos, sin))  # type: ignore[no-untyped-call]
