@@ -48,8 +48,9 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 
 
 def _hold_forever(path: str) -> None:
-    Run.claim(Path(path), "job", Job())
+    run = Run.claim(Path(path), "job", Job())
     time.sleep(60)
+    run.release()
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from regrow.core.errors import ConfigError
 
@@ -94,12 +95,25 @@ def parse_value(text: str) -> Any:
         raise ConfigError(_describe(error, repr(text))) from error
 
 
+def _quoted(value: Any) -> Any:
+    """The same value, its strings marked for quoting where plain YAML would change them."""
+    if isinstance(value, str):
+        odd = not value.isprintable() or value != value.strip()
+        return DoubleQuotedScalarString(value) if odd else value
+    if isinstance(value, Mapping):
+        return {_quoted(key): _quoted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_quoted(item) for item in value]
+    return value
+
+
 def dump_yaml(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """YAML text of plain mappings, lists and scalars, in the given order."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml = YAML(typ="rt", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 100
+    yaml.version = (1, 2)
+    # Long text stays on one line: folding changes some of the rarer space characters.
+    yaml.width = 1 << 30
     stream = io.StringIO()
-    yaml.dump(value, stream)
-    return stream.getvalue()
+    yaml.dump(_quoted(value), stream)
+    return stream.getvalue().removeprefix("%YAML 1.2\n---\n")
