@@ -1,0 +1,135 @@
+"""Settings of ``curate``, ``tokenizer`` and ``tokenize``; importing them costs no engine."""
+
+from __future__ import annotations
+
+from math import isclose
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from regrow.core.config import Config
+
+PythonDomain = Literal["code", "docstrings", "reference", "packages"]
+PYTHON_DOMAINS: tuple[PythonDomain, ...] = ("code", "docstrings", "reference", "packages")
+
+
+class PythonSource(Config):
+    """The interpreter's own library and the documents of installed packages."""
+
+    kind: Literal["python"] = "python"
+    """The kind of source."""
+    domains: tuple[PythonDomain, ...] = PYTHON_DOMAINS
+    """Which of its texts; each becomes a source of this name."""
+    max_bytes: dict[PythonDomain, Annotated[int, Field(gt=0)]] = {}
+    """UTF-8 bytes to take at most, by domain; a domain that is not named is taken whole."""
+    tests: bool = False
+    """Whether the library's own tests (two thirds of its code, where they are installed) count."""
+
+
+class FolderSource(Config):
+    """A folder of ``.txt``, ``.md``, ``.jsonl``, ``.jsonl.gz`` and ``.parquet`` files."""
+
+    kind: Literal["folder"] = "folder"
+    """The kind of source."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """What the source is called: in weights, in shard names, in every table."""
+    path: Path
+    """The folder; searched recursively. A single file is taken as well."""
+    text_column: str = "text"
+    """Field or column that holds the text, in ``.jsonl`` and ``.parquet``."""
+    content: Literal["prose", "code", "reference", "legal"] = "prose"
+    """The kind of text."""
+    language: str = ""
+    """Language of all its documents, where records name none in ``language``."""
+    licence: str = "unknown"
+    """Licence of all its documents, where records name none in ``licence``."""
+    max_bytes: int | None = Field(default=None, gt=0)
+    """UTF-8 bytes of text to take at most; null for all."""
+
+
+SourceConfig = Annotated[PythonSource | FolderSource, Field(discriminator="kind")]
+
+
+class SplitConfig(Config):
+    """Shares of the files that go to each split."""
+
+    train: float = Field(default=0.92, gt=0, le=1)
+    """Trained on."""
+    validation: float = Field(default=0.04, ge=0, lt=1)
+    """Watched while training."""
+    test: float = Field(default=0.04, ge=0, lt=1)
+    """Left alone until the end."""
+
+    @model_validator(mode="after")
+    def _sum(self) -> SplitConfig:
+        total = self.train + self.validation + self.test
+        if not isclose(total, 1.0, abs_tol=1e-9):
+            raise ValueError(f"train + validation + test is {total:g}, but must be 1")
+        return self
+
+    def shares(self) -> dict[str, float]:
+        """Splits with a share above zero, in their order."""
+        shares = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: share for name, share in shares.items() if share > 0}
+
+
+class CurateConfig(Config):
+    """Gather documents, run the steps over them, write the splits."""
+
+    sources: tuple[SourceConfig, ...] = Field(default=(PythonSource(),), min_length=1)
+    """Where the text comes from."""
+    steps: tuple[str, ...] = ("exact", "split")
+    """Steps in order; ``split`` is the last."""
+    split: SplitConfig = SplitConfig()
+    """Shares of the splits."""
+    seed: int = Field(default=0, ge=0)
+    """Decides which files go to which split."""
+
+    @model_validator(mode="after")
+    def _check(self) -> CurateConfig:
+        # Imported here: the registry needs no engine, but it is no part of the settings either.
+        from regrow.core.registry import nearest
+        from regrow.data.steps import STEPS
+
+        for step in self.steps:
+            if step not in STEPS:
+                known = ", ".join(STEPS.names())
+                hint = nearest(step, STEPS.names())
+                raise ValueError(f"steps: unknown step {step!r}{hint} (known: {known})")
+        if self.steps.count("split") != 1 or self.steps[-1] != "split":
+            raise ValueError("steps: 'split' must stand once, as the last step")
+        names = self.source_names()
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"sources: the name {twice[0]!r} stands twice; rename one source")
+        return self
+
+    def source_names(self) -> list[str]:
+        """What the ``source`` column will hold, in the order of the settings."""
+        names: list[str] = []
+        for source in self.sources:
+            names.extend(source.domains if isinstance(source, PythonSource) else (source.name,))
+        return names
+
+
+class TokenizerConfig(Config):
+    """Train a byte-level BPE tokenizer on the training split."""
+
+    documents: Path
+    """A run folder of ``curate``, or its documents folder."""
+    kind: Literal["bytes"] = "bytes"
+    """Byte-level BPE with digits split one by one."""
+    vocab_size: int = Field(default=4096, ge=257, le=1 << 20)
+    """Ids in all: 256 bytes, the end-of-text mark, and merges."""
+    max_bytes: int = Field(default=20_000_000, gt=0)
+    """UTF-8 bytes of training text to learn from at most, a random sample of its documents."""
+
+
+class TokenizeConfig(Config):
+    """Turn documents into token shards, one a source and split."""
+
+    documents: Path
+    """A run folder of ``curate``, or its documents folder."""
+    tokenizer: Path
+    """A run folder of ``tokenizer``, a Hugging Face folder, or a ``tokenizer.json``."""

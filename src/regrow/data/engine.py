@@ -1,0 +1,83 @@
+"""The seam to the table engine: the only module that imports Daft.
+
+A step receives a ``Frame`` and works on it with Daft's own methods (``frame["text"]``,
+``frame.groupby(...)``); what needs Daft's namespace comes from here. Nothing is computed before
+``batches``, ``rows`` or ``collected``. Importing Daft takes about 0.7 s: it happens on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
+
+from regrow.core.offline import stay_offline
+
+if TYPE_CHECKING:
+    from daft import DataFrame
+
+    Frame: TypeAlias = DataFrame
+else:
+    Frame: TypeAlias = Any
+
+
+@cache
+def _daft() -> Any:
+    """Daft on its native runner, told before its import to stay offline."""
+    stay_offline()
+    import daft
+
+    daft.set_runner_native()
+    return daft
+
+
+def read_parquet(paths: Sequence[Path]) -> Frame:
+    """The rows of parquet files of one schema."""
+    return _daft().read_parquet([str(path) for path in paths])
+
+
+def from_columns(columns: Mapping[str, Sequence[Any]]) -> Frame:
+    """A table from lists of equal length."""
+    return _daft().from_pydict({name: list(values) for name, values in columns.items()})
+
+
+def text_function(function: Callable[[str], str]) -> Callable[[Any], Any]:
+    """A function of one text as a function of a column expression.
+
+    Args:
+        function: pure, from text to text.
+    """
+    daft = _daft()
+
+    def apply(series: Any) -> pa.Array:
+        return pa.array([function(value) for value in series.to_pylist()], pa.large_string())
+
+    return daft.func.batch(return_dtype=daft.DataType.string())(apply)  # type: ignore[no-any-return]
+
+
+def when(condition: Any, text: str) -> Any:
+    """A column expression: ``text`` where ``condition`` holds, else null."""
+    daft = _daft()
+    return daft.functions.when(condition, daft.lit(text)).otherwise(
+        daft.lit(None).cast(daft.DataType.string())
+    )
+
+
+def collected(frame: Frame) -> Frame:
+    """The same table, computed now and held; for small ones that are used twice."""
+    return frame.collect()
+
+
+def rows(frame: Frame) -> list[dict[str, Any]]:
+    """All rows of a small table as dicts."""
+    found: list[dict[str, Any]] = frame.to_pylist()
+    return found
+
+
+def batches(frame: Frame) -> Iterator[pa.RecordBatch]:
+    """The rows of a table, computed in a stream; in order where the frame is sorted."""
+    for part in frame.to_arrow_iter():
+        yield from part.to_batches() if isinstance(part, pa.Table) else (part,)
