@@ -175,6 +175,7 @@ class Shard:
         Raises:
             InputError: a file is missing, has another size, or another content than recorded.
         """
+        path = Path(path)
         stem = path.with_suffix("") if path.suffix in (".json", ".bin", ".starts") else path
         sidecar = stem.with_name(stem.name + ".json")
         try:
@@ -262,6 +263,7 @@ class ShardSet(dict[str, Shard]):
         Raises:
             InputError: no such folder, no shards, broken ones, or several tokenizers.
         """
+        folder = Path(folder)
         root = folder / "shards" if (folder / "shards").is_dir() else folder
         if not root.is_dir():
             raise InputError(f"shards {folder} does not exist; name a run folder of tokenize")

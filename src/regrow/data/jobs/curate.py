@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from regrow.io.parquet import TableWriter
 
 DOCUMENTS_FOLDER = "documents"
 MANIFEST = "manifest.json"
+TIMINGS = "timings.json"  # beside documents/, whose bytes depend on the input alone
 _BATCH_ROWS = 256
 _BATCH_BYTES = 8 << 20
 _EXAMPLES = 3
@@ -81,8 +82,7 @@ def run(config: CurateConfig, run: Run) -> dict[str, Any]:
     if not (final / MANIFEST).exists():
         _make(config, run, stages, final)
     shutil.rmtree(stages, ignore_errors=True)
-    result: dict[str, Any] = read_json(final / MANIFEST)
-    return result
+    return {**read_json(final / MANIFEST), "seconds_by_step": read_json(run.path / TIMINGS)}
 
 
 def _make(config: CurateConfig, run: Run, stages: Path, final: Path) -> None:
@@ -108,6 +108,7 @@ def _make(config: CurateConfig, run: Run, stages: Path, final: Path) -> None:
                 raise InputError(f"step {name} left no document; dropped: {counts[-1]['dropped']}")
         with staged_folder(final) as staged:
             _publish(config, tables, done, counts, staged)
+            write_json(run.path / TIMINGS, {c["step"]: c["seconds"] for c in counts})
         progress.advance(1, step="split")
 
 
@@ -294,7 +295,6 @@ def _publish(
         "total_documents": tally.total,
         "total_bytes": sum(tally.bytes.values()),
         "steps": [{k: v for k, v in c.items() if k != "seconds"} for c in counts],
-        "seconds_by_step": {c["step"]: c["seconds"] for c in counts},
         "examples": tally.examples,
     }
     write_json(staged / MANIFEST, manifest)
@@ -353,14 +353,3 @@ class _Tally:
 def _by_source(item: tuple[tuple[str, str], int]) -> tuple[str, int]:
     (source, split), _ = item
     return source, SPLITS.index(split)
-
-
-def read_split(folder: Path, split: str, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
-    """Rows of one split of a documents folder, in order.
-
-    Raises:
-        InputError: the folder has no such table.
-    """
-    from regrow.io.parquet import read_batches
-
-    yield from read_batches(folder / f"{split}.parquet", columns)
