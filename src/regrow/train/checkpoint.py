@@ -1,0 +1,278 @@
+"""Checkpoints that are whole or absent, and known to be whole before they are read.
+
+::
+
+    checkpoints/step-00001000/
+        model.safetensors  optimizer.safetensors  rng.safetensors  trainer.json  data.json
+        MANIFEST.json      {format, step, config, parent, files: {name: {bytes, sha256}}}
+
+A checkpoint is written into ``.tmp-step-...``; every file is flushed, the manifest last; the folder
+is renamed and its parent flushed. There is no pointer to the latest: it is computed, as the highest
+step whose manifest verifies. Several ranks may write further files into the same staging folder
+before the first of them writes the manifest; readers only ever believe the manifest.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from regrow.core import atomic
+from regrow.core.errors import CheckpointError, ResourceError
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+DISK_MARGIN = 1.2
+_FOLDER = re.compile(r"^step-(\d{8,})$")
+_TENSOR_FILES = ("model", "optimizer", "rng")
+_JSON_FILES = ("trainer", "data")
+
+Log = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that a run needs to go on as if it had never stopped.
+
+    Args:
+        model: the trained module's state dict.
+        optimizer: ``parameter/key`` to tensor.
+        rng: states of random generators, by name.
+        trainer: step, tokens, averages under way.
+        data: the loader's position.
+    """
+
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    rng: Mapping[str, Tensor] = field(default_factory=dict)
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def bytes(self) -> int:
+        """Size of the tensors."""
+        groups = (self.model, self.optimizer, self.rng)
+        return sum(t.numel() * t.element_size() for group in groups for t in group.values())
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` optimiser steps lies."""
+    return folder / f"step-{step:08d}"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps of all checkpoints that are there, whole or not, ascending."""
+    if not folder.is_dir():
+        return []
+    found = (_FOLDER.match(path.name) for path in folder.iterdir() if path.is_dir())
+    return sorted(int(match.group(1)) for match in found if match)
+
+
+def save(
+    folder: Path,
+    step: int,
+    state: State,
+    *,
+    config_hash: str = "",
+    keep: int = 2,
+) -> Path:
+    """Write one checkpoint, then delete old ones but for the newest ``keep``.
+
+    Args:
+        folder: the run's ``checkpoints``.
+        step: optimiser steps done.
+        state: what to write; tensors may live on any device.
+        config_hash: of the run's settings, kept in the manifest.
+        keep: at least 2.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ResourceError: the disk has too little room, or ran out of it.
+        CheckpointError: the file system refused; earlier checkpoints are as they were.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_room(folder, state.bytes())
+        final = step_folder(folder, step)
+        parent = max((s for s in steps_in(folder) if s < step), default=None)
+        with atomic.staged_folder(final) as staging:
+            files = _write_files(staging, state)
+            manifest = {
+                "format": FORMAT,
+                "step": step,
+                "config": config_hash,
+                "parent": step_folder(folder, parent).name if parent is not None else None,
+                "files": files,
+            }
+            atomic.write_json(staging / MANIFEST, manifest)
+        _retain(folder, step, max(2, keep))
+    except OSError as error:
+        where = error.filename or folder
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"no room for checkpoint {step} at {where}: {_needed(state.bytes())} bytes are "
+                f"needed; earlier checkpoints are as they were"
+            ) from error
+        raise CheckpointError(f"cannot write checkpoint {step} at {where}: {error}") from error
+    return final
+
+
+def problems(path: Path) -> list[str]:
+    """What is wrong with a checkpoint; empty when its manifest verifies.
+
+    Reads every byte, the files in parallel.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, files = manifest["format"], dict(manifest["files"])
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+        step = manifest["step"]
+    except OSError as error:
+        return [f"{path.name}/{MANIFEST} cannot be read: {error.strerror}"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [f"{path.name}/{MANIFEST} is damaged"]
+    if version != FORMAT:
+        return [f"{path.name} has checkpoint format {version}, this version reads {FORMAT}"]
+    if step_folder(path.parent, step).name != path.name:
+        return [f"{path.name}/{MANIFEST} is that of step {step}"]
+    missing = {f"{name}.safetensors" for name in _TENSOR_FILES} - set(expected)
+    missing |= {f"{name}.json" for name in _JSON_FILES} - set(expected)
+    if missing:
+        return [f"{path.name}/{MANIFEST} does not list {sorted(missing)[0]}"]
+
+    def check(name: str) -> str | None:
+        size, digest = expected[name]
+        file = path / name
+        try:
+            if Path(name).name != name or not file.is_file():
+                return f"{path.name}/{name} is missing"
+            if file.stat().st_size != size:
+                return f"{path.name}/{name} has {file.stat().st_size} bytes instead of {size}"
+            return None if atomic.sha256_file(file) == digest else f"{path.name}/{name} is damaged"
+        except OSError as error:
+            return f"{path.name}/{name} cannot be read: {error.strerror}"
+
+    with ThreadPoolExecutor() as pool:
+        return [line for line in pool.map(check, expected) if line]
+
+
+def latest(folder: Path, log: Log = lambda event, **fields: None) -> Path | None:
+    """The newest checkpoint that verifies; None where there is none at all.
+
+    A damaged one is reported to ``log`` and passed over; once a whole one is found, the damaged
+    newer ones are deleted, so that retention never counts them.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole.
+    """
+    damaged: list[tuple[Path, list[str]]] = []
+    for step in reversed(steps_in(folder)):
+        path = step_folder(folder, step)
+        wrong = problems(path)
+        if not wrong:
+            for bad, lines in damaged:
+                log("checkpoint_damaged", level="warning", path=str(bad), problems=lines)
+                _delete(bad)
+            return path
+        damaged.append((path, wrong))
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint in {folder} is whole; --force starts the run anew",
+            [line for _, lines in damaged for line in lines],
+        )
+    return None
+
+
+def load(path: Path) -> State:
+    """Read a checkpoint that :func:`latest` returned, onto the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read after all.
+    """
+    try:
+        tensors = {n: safetensors.torch.load_file(path / f"{n}.safetensors") for n in _TENSOR_FILES}
+        records = {name: atomic.read_json(path / f"{name}.json") for name in _JSON_FILES}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
+    return State(
+        tensors["model"], tensors["optimizer"], tensors["rng"], records["trainer"], records["data"]
+    )
+
+
+def _needed(size: int) -> int:
+    return int(size * DISK_MARGIN) + (1 << 20)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _needed(size):
+        raise ResourceError(
+            f"a checkpoint needs {_needed(size)} bytes in {folder}, which has {free} free; "
+            "free some and run the same command"
+        )
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, contiguous, no memory shared by two names."""
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        pointer = value.untyped_storage().data_ptr()
+        plain[name] = value.clone() if pointer in seen and value.numel() else value
+        seen.add(pointer)
+    return plain
+
+
+def _write_files(staging: Path, state: State) -> dict[str, dict[str, Any]]:
+    """Write and flush all but the manifest; their sizes and hashes, as read back."""
+    for name, tensors in zip(_TENSOR_FILES, (state.model, state.optimizer, state.rng), strict=True):
+        try:
+            safetensors.torch.save_file(_plain(tensors), staging / f"{name}.safetensors")
+        except SafetensorError as error:  # its wrapper of the system's error loses the number
+            full = "os error 28" in str(error) or "No space left" in str(error)
+            code = errno.ENOSPC if full else errno.EIO
+            raise OSError(code, str(error), str(staging / f"{name}.safetensors")) from error
+    for name, record in zip(_JSON_FILES, (state.trainer, state.data), strict=True):
+        text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        (staging / f"{name}.json").write_text(text, encoding="utf-8")
+
+    def finish(path: Path) -> dict[str, Any]:
+        atomic.fsync_path(path)
+        return {"bytes": path.stat().st_size, "sha256": atomic.sha256_file(path)}
+
+    paths = sorted(staging.iterdir())
+    with ThreadPoolExecutor() as pool:
+        return dict(zip((path.name for path in paths), pool.map(finish, paths), strict=True))
+
+
+def _retain(folder: Path, step: int, keep: int) -> None:
+    """Delete all but the newest ``keep``, once the one just written is found in its place."""
+    newest = step_folder(folder, step)
+    manifest = atomic.read_json(newest / MANIFEST)
+    for name, entry in manifest["files"].items():
+        if (newest / name).stat().st_size != entry["bytes"]:
+            raise CheckpointError(f"checkpoint {newest} changed while it was written: {name}")
+    older: Sequence[int] = [s for s in steps_in(folder) if s < step]
+    for old in older[: max(0, len(older) - (keep - 1))]:
+        _delete(step_folder(folder, old))
+
+
+def _delete(path: Path) -> None:
+    """Take the name away first: a half-deleted checkpoint is none."""
+    aside = path.with_name(f"{atomic.TEMPORARY_PREFIX}old-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The verbs ``pretrain`` and ``continue``: ``plan(config)`` and ``run(config, run)`` each."""

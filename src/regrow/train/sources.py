@@ -1,0 +1,62 @@
+"""The shards that a training stage reads, and the tokenizer that they came from; no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from regrow.core import atomic
+from regrow.core.errors import InputError
+from regrow.data.shards import ShardSet
+from regrow.io.runs import resolve_shards, resolve_tokenizer
+from regrow.train.config import DataConfig
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The shards of a stage.
+
+    Args:
+        folder: their folder, with a folder a split.
+        train: by source.
+        held_out: by source, of the split that the config names.
+    """
+
+    folder: Path
+    train: ShardSet
+    held_out: ShardSet
+
+    @classmethod
+    def open(cls, data: DataConfig, split: str) -> Sources:
+        """Open what ``data.shards`` names; only the sidecars are read.
+
+        Raises:
+            InputError: no shards, or none of the split.
+        """
+        folder = resolve_shards(data.shards)
+        return cls(folder, ShardSet.open(folder, "train"), ShardSet.open(folder, split))
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are below it."""
+        return next(iter(self.train.values())).vocab_size
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """Of the tokenizer that made the shards."""
+        return next(iter(self.train.values())).tokenizer_sha256
+
+    def find_tokenizer(self, given: Path | None) -> Path | None:
+        """The ``tokenizer.json`` to use: the given one, or what the shards' run was made with.
+
+        Raises:
+            InputError: the given path holds none.
+        """
+        if given is not None:
+            return resolve_tokenizer(given)
+        try:
+            records = atomic.read_json(self.folder.parent / "inputs.json")
+            paths = [Path(r["path"]) for r in records if r.get("role") == "tokenizer"]
+            return resolve_tokenizer(paths[0])
+        except (OSError, ValueError, LookupError, TypeError, InputError):
+            return None

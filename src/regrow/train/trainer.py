@@ -1,0 +1,468 @@
+"""The one training loop.
+
+A step: micro-batches forward and backward, divide by the weight of the whole global batch, clip,
+optimise, log, evaluate, save. All of it is a function of (settings, step): a run that is killed and
+goes on from a checkpoint writes the same weights and the same metrics as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.errors import CheckpointError, Interrupted, RunError
+from regrow.core.run import Run
+from regrow.core.seed import derive
+from regrow.train import checkpoint
+from regrow.train.device import autocast, device_of, resolve_precision, resolve_threads, to_device
+from regrow.train.metrics import Window, mfu
+from regrow.train.objective import Loader, Objective, OwnsBackward, Sum
+from regrow.train.optimiser import (
+    build_optimiser,
+    load_optimiser_state,
+    optimiser_state,
+    set_lr,
+)
+from regrow.train.phases import ResolvedPhase
+from regrow.train.schedule import Schedule
+
+#: Fields of a metrics record that tell of time, and so differ between two equal runs.
+TIME_FIELDS = ("tokens_per_second", "seconds", "mfu")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKind:
+    """What is special to a kind of model.
+
+    Args:
+        export: writes the trained module to a folder that others can read.
+        sample: gives a few examples of what the module makes, for the run's page.
+    """
+
+    export: Callable[[nn.Module, Path], Any]
+    sample: Callable[[nn.Module], list[dict[str, Any]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the loop has to know; a stage makes it from its config.
+
+    Args:
+        schedule: learning rate by consumed tokens.
+        steps: optimiser steps in all.
+        batch_samples: samples of a global batch.
+        micro_batch: samples in memory at once; divides ``batch_samples``.
+        sequence: tokens of a sample; 1 where a sample is no text.
+        phases: names of the blends, by step; for the log.
+        grad_clip: largest gradient norm; 0 for no limit.
+        seed: of dropout and the like.
+        flops_per_token: forward and backward, for the utilisation.
+        peak_flops: of the device; 0 if unknown.
+        eval_every_tokens: 0 for only at the end.
+        save_every_tokens: 0 for only at the end.
+        keep: checkpoints that stay.
+        log_every_steps: steps that a record averages over.
+        label: what progress shows.
+        unit: what is counted as a token.
+    """
+
+    schedule: Schedule
+    steps: int
+    batch_samples: int
+    micro_batch: int
+    sequence: int = 1
+    phases: tuple[ResolvedPhase, ...] = ()
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | Literal["auto"] = "auto"
+    grad_clip: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    seed: int = 0
+    flops_per_token: float = 0.0
+    peak_flops: float = 0.0
+    eval_every_tokens: int = 0
+    save_every_tokens: int = 0
+    keep: int = 2
+    log_every_steps: int = 10
+    label: str = "train"
+    unit: str = "tok"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps {self.steps} must be at least 1")
+        if self.batch_samples % self.micro_batch:
+            raise ValueError(
+                f"batch_samples {self.batch_samples} is no multiple of micro_batch "
+                f"{self.micro_batch}"
+            )
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one step."""
+        return self.batch_samples * self.sequence
+
+
+class Trainer:
+    """Trains what an objective says, on what a loader gives, in a run folder.
+
+    Args:
+        objective: what to minimise.
+        loader: samples by number.
+        settings: everything else.
+        run: the claimed run folder.
+        evaluate: returns held-out figures (JSON-able); called in between and at the end.
+        kind: how to export; without it nothing is exported.
+        optimiser: by default AdamW over all trained parameters.
+
+    Example:
+        >>> trainer = Trainer(NextToken(model), loader, settings, run)
+        >>> trainer.train(until_step=100)
+        >>> trainer.train()  # to the end; or in a new process, from the last checkpoint
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        loader: Loader,
+        settings: Settings,
+        run: Run,
+        evaluate: Callable[[], dict[str, Any]] | None = None,
+        kind: ModelKind | None = None,
+        optimiser: torch.optim.Optimizer | None = None,
+    ) -> None:
+        self.objective = objective
+        self.loader = loader
+        self.settings = settings
+        self.run = run
+        self.evaluate = evaluate
+        self.kind = kind
+        self.module = objective.trainable()
+        self.device = device_of(self.module)
+        self.precision = resolve_precision(settings.precision, self.device)
+        self.optimiser = optimiser or build_optimiser(
+            self.module, settings.betas, settings.eps, settings.weight_decay
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.validation: dict[str, Any] | None = None
+        self._parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self._window = Window()
+        self._last_loss: float | None = None
+        self._started = False
+        self._saved_step: int | None = None
+        self._exported = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens consumed so far."""
+        return self.step * self.settings.batch_tokens
+
+    @property
+    def samples(self) -> int:
+        """Samples consumed so far."""
+        return self.step * self.settings.batch_samples
+
+    def train(self, until_step: int | None = None) -> dict[str, Any]:
+        """Go on to ``until_step``, by default to the end; then evaluate, save and export.
+
+        The first call takes up the newest whole checkpoint of the run folder, if there is one.
+
+        Args:
+            until_step: stop after so many optimiser steps of the run in all.
+
+        Returns:
+            ``step, tokens, loss`` (training), ``validation``, ``seconds_training``, ``ledger``.
+
+        Raises:
+            Interrupted: a stop was asked for; a checkpoint was committed.
+            RunError: a loss or gradient is not finite; the last checkpoint is good.
+        """
+        settings = self.settings
+        self._start()
+        target = settings.steps if until_step is None else min(until_step, settings.steps)
+        left = max(0, target - self.step) * settings.batch_tokens
+        showing = self.run.progress(settings.label, left, settings.unit) if left else nullcontext()
+        self.module.train()
+        with showing as progress:
+            while self.step < target:
+                self._one_step(progress)
+                if self.step == settings.steps:
+                    break
+                if self._due(settings.save_every_tokens):
+                    self.save()
+                if self.run.stop_requested:
+                    self.save()
+                    raise Interrupted(
+                        f"stopped after step {self.step} of {settings.steps}; "
+                        f"the same command goes on in {self.run.path}"
+                    )
+        if self.step == settings.steps:
+            self._finish()
+        return self._figures()
+
+    def save(self) -> None:
+        """Commit a checkpoint of the present step, unless it is there already."""
+        if self._saved_step == self.step:
+            return
+        state = checkpoint.State(
+            model=self.module.state_dict(),
+            optimizer=optimiser_state(self.optimiser, self.module),
+            rng=_rng_state(self.device),
+            trainer={
+                "step": self.step,
+                "tokens": self.tokens,
+                "seconds": self.seconds,
+                "threads": torch.get_num_threads(),
+                "precision": self.precision,
+                "loss": self._last_loss,
+                "window": self._window.as_json(),
+                "validation": self.validation,
+                "settings": self._identity(),
+            },
+            data={"samples": self.samples, "ledger": self.loader.ledger(self.samples)},
+        )
+        checkpoint.save(
+            self.run.checkpoints,
+            self.step,
+            state,
+            config_hash=self.run.config_hash,
+            keep=self.settings.keep,
+        )
+        self._saved_step = self.step
+        self.run.log("checkpoint", step=self.step)
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        threads = resolve_threads(self.settings.threads)
+        torch.set_num_threads(threads)
+        # Dropout draws from torch's own generator: seed it, and keep it in checkpoints.
+        torch.manual_seed(derive(self.settings.seed, "train"))
+        newest = self._newest_checkpoint()
+        if newest is None:
+            self.run.metrics.truncate(-1)
+            self.run.log("training_starts", threads=threads, precision=self.precision)
+        else:
+            self._restore(checkpoint.load(newest), newest, threads)
+            self.run.metrics.truncate(self.step)
+            self.run.log("training_resumes", step=self.step, checkpoint=newest.name)
+        self._started = True
+
+    def _newest_checkpoint(self) -> Path | None:
+        folder = self.run.checkpoints
+        if folder.is_dir():
+            from regrow.core.atomic import remove_leftovers
+
+            for path in remove_leftovers(folder):
+                self.run.log("leftover_removed", path=str(path))
+        return checkpoint.latest(folder, self.run.log)
+
+    def _restore(self, state: checkpoint.State, path: Path, threads: int) -> None:
+        record = state.trainer
+        theirs, ours = record["settings"], self._identity()
+        odd = [
+            f"{k}: {theirs.get(k)} there, {v} now" for k, v in ours.items() if theirs.get(k) != v
+        ]
+        if odd:
+            raise CheckpointError(f"checkpoint {path} is of a run with other settings", odd)
+        try:
+            self.module.load_state_dict(dict(state.model), strict=True)
+        except RuntimeError as error:
+            raise CheckpointError(f"checkpoint {path} does not fit the model: {error}") from error
+        load_optimiser_state(self.optimiser, self.module, state.optimizer)
+        _set_rng_state(dict(state.rng))
+        self.step = self._saved_step = int(record["step"])
+        self.seconds = float(record["seconds"])
+        self.validation = record["validation"]
+        self._last_loss = record["loss"]
+        self._window = Window.from_json(record["window"])
+        for what, was, now in (
+            ("threads", record["threads"], threads),
+            ("precision", record["precision"], self.precision),
+        ):
+            if was != now:
+                self.run.log(
+                    "resumed_differently",
+                    level="warning",
+                    message=f"{what}: {was} before, {now} now; results will differ in rounding",
+                )
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change between a checkpoint and its resume."""
+        s = self.settings
+        return {
+            "schedule": s.schedule.as_json(),
+            "steps": s.steps,
+            "batch_samples": s.batch_samples,
+            "sequence": s.sequence,
+            "phases": [phase.as_json() for phase in s.phases],
+        }
+
+    def _one_step(self, progress: Any) -> None:
+        settings = self.settings
+        began = time.perf_counter()
+        loss_sum, weight, metrics = self._gradients()
+        total_weight = float(weight)
+        if not total_weight > 0:
+            raise RunError(f"step {self.step}: the global batch has no targets at all")
+        norm = self._scale_and_clip(total_weight)
+        tokens = self.tokens + settings.batch_tokens
+        lr = settings.schedule.lr_at(tokens)
+        set_lr(self.optimiser, lr)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._window.add(loss_sum, total_weight, norm, metrics)
+        phase = self._phase_name()
+        self.step += 1
+        spent = time.perf_counter() - began
+        self.seconds += spent
+        self._window.seconds += spent
+        shown: dict[str, Any] = {}
+        if self.step % settings.log_every_steps == 0 or self.step == settings.steps:
+            shown = self._log(lr, phase)
+        if progress is not None:
+            progress.advance(settings.batch_tokens, **shown)
+        if self.evaluate and (self._due(settings.eval_every_tokens) or self.step == settings.steps):
+            self._evaluate(phase)
+
+    def _gradients(self) -> tuple[Sum, Sum, dict[str, Sum]]:
+        """Backward of the sum over the global batch; loss sum, weight and metric sums.
+
+        With several ranks the three results are what has to be summed over them.
+        """
+        settings = self.settings
+        first = self.samples
+        if isinstance(self.objective, OwnsBackward):
+            batch = self.loader.batch(first, settings.batch_samples)
+            with autocast(self.precision, self.device):
+                whole = self.objective.step(to_device(batch, self.device))
+            return (
+                _double(whole.sum),
+                whole.weight,
+                {k: _double(v) for k, v in whole.metrics.items()},
+            )
+        loss_sum: Sum = 0.0
+        weight: Sum = 0.0
+        metrics: dict[str, Sum] = {}
+        for start in range(first, first + settings.batch_samples, settings.micro_batch):
+            batch = to_device(self.loader.batch(start, settings.micro_batch), self.device)
+            with autocast(self.precision, self.device):
+                loss = self.objective.loss(batch)
+            loss.sum.backward()  # type: ignore[no-untyped-call]
+            loss_sum = loss_sum + _double(loss.sum)
+            weight = weight + loss.weight
+            for name, value in loss.metrics.items():
+                metrics[name] = metrics.get(name, 0.0) + _double(value)
+        return loss_sum, weight, metrics
+
+    def _scale_and_clip(self, weight: float) -> float:
+        """Turn the gradient of the sum into that of the mean, clipped; its norm before clipping.
+
+        One pass over the gradients does both.
+        """
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients)) / weight
+        if not math.isfinite(norm):
+            raise RunError(
+                f"step {self.step}: the gradient is not finite (norm {norm}); "
+                f"the last checkpoint in {self.run.checkpoints} is good"
+            )
+        scale = 1.0 / weight
+        if self.settings.grad_clip and norm > self.settings.grad_clip:
+            scale *= self.settings.grad_clip / norm
+        torch._foreach_mul_(gradients, scale)
+        return norm
+
+    def _phase_name(self) -> str:
+        """Name of the blend that the present step reads."""
+        names = [p.name for p in self.settings.phases if p.first_step <= self.step]
+        return names[-1] if names else ""
+
+    def _due(self, every_tokens: int) -> bool:
+        """Whether the step just done passed a multiple of ``every_tokens``."""
+        if not every_tokens:
+            return False
+        return (
+            self.tokens // every_tokens > (self.tokens - self.settings.batch_tokens) // every_tokens
+        )
+
+    def _log(self, lr: float, phase: str) -> dict[str, Any]:
+        settings, window = self.settings, self._window
+        averages = window.averages()
+        if not math.isfinite(averages["loss"]):
+            raise RunError(f"step {self.step}: the loss is not finite ({averages['loss']})")
+        self._last_loss = averages["loss"]
+        rate = window.steps * settings.batch_tokens / window.seconds if window.seconds else 0.0
+        record: dict[str, Any] = {
+            "step": self.step,
+            "tokens": self.tokens,
+            **averages,
+            "lr": lr,
+            "phase": phase,
+            "tokens_per_second": round(rate, 1),
+            "seconds": round(self.run.seconds(), 3),
+        }
+        if settings.peak_flops and settings.flops_per_token:
+            record["mfu"] = round(mfu(settings.flops_per_token, rate, settings.peak_flops), 4)
+        self.run.metrics.append(record)
+        self.run.status(
+            step=self.step, total=settings.steps, tokens=self.tokens, loss=averages["loss"]
+        )
+        self._window = Window()
+        return {"loss": averages["loss"], "lr": lr}
+
+    def _evaluate(self, phase: str) -> None:
+        assert self.evaluate is not None
+        self.validation = self.evaluate()
+        self.module.train()
+        record = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "phase": phase,
+            "validation": self.validation,
+            "seconds": round(self.run.seconds(), 3),
+        }
+        self.run.metrics.append(record)
+
+    def _finish(self) -> None:
+        self.save()
+        if self.kind is not None and not self._exported:
+            self.kind.export(self.module, self.run.export)
+            self._exported = True
+
+    def _figures(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "loss": self._last_loss,
+            "validation": self.validation,
+            "seconds_training": round(self.seconds, 3),
+            "ledger": self.loader.ledger(self.samples),
+        }
+
+
+def _double(value: Sum) -> Sum:
+    """A detached sum in float64: sums of sums must not depend on where a resume cut them."""
+    return value.detach().double() if isinstance(value, Tensor) else float(value)
+
+
+def _rng_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_rng_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
