@@ -39,6 +39,7 @@ def assign(
     groups.sort(key=lambda group: len(group.files))  # the smallest have the least choice
     owners: dict[str, list[_Group]] = {}
     for group in groups:
+        splits.update(dict.fromkeys(group.bulk(), next(iter(shares))))
         for file in group.files:
             owners.setdefault(file, []).append(group)
     # Once round does it, unless sources share files: then a repair may undo an earlier one.
@@ -73,6 +74,10 @@ class _Group:
         total = sum(sizes.values())
         self.fair = {name: share * total for name, share in shares.items()}
         self.needed = tuple(shares)[: len(files)]
+
+    def bulk(self) -> list[str]:
+        """The file that is most of the source, if there is one: it is for training."""
+        return [file for file in self.files if self.sizes[file] > sum(self.fair.values()) / 2]
 
     def inside(self, split: str, splits: Mapping[str, str]) -> list[str]:
         """The source's files in one split."""
