@@ -113,7 +113,8 @@ def test_a_missing_run_is_an_input_error(regrow: Command) -> None:
 
 
 def test_config_show_gives_yaml_that_can_be_run_again(regrow: Command, tmp_path: Path) -> None:
-    first = regrow("config", "show", "pretrain", "data.shards=s", "train.tokens=1e6")
+    words = ("data.shards=s", "train.tokens=1e6", "model.layers=2", "model.hidden_size=64")
+    first = regrow("config", "show", "pretrain", *words)
     assert first.returncode == 0, first.stderr
     (tmp_path / "again.yaml").write_text(first.stdout)
     again = regrow("config", "show", "pretrain", "--config", "again.yaml")

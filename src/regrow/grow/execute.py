@@ -116,7 +116,7 @@ def _work(verb: Verb, config: Config, run: Run) -> dict[str, Any]:
         }
         atomic.write_json(run.path / "result.json", result)
         atomic.write_json(run.path / "lineage.json", lineage.record(run, result))
-        _write_page(run.path)
+        _write_page(run)
         run.log("done")
         run.status("done")
         return result
@@ -140,10 +140,15 @@ def _work(verb: Verb, config: Config, run: Run) -> dict[str, Any]:
         raise
 
 
-def _write_page(folder: Path) -> None:
+def _write_page(run: Run) -> None:
+    """The page of a finished run; a page that fails is reported, but takes no work with it."""
     from regrow.report.page import write_page
 
-    write_page(folder)
+    try:
+        write_page(run.path)
+    except Exception as error:
+        run.log("page failed", traceback=traceback.format_exc())
+        run.announce(f"the page could not be written ({type(error).__name__}: {error})", None)
 
 
 @contextmanager

@@ -58,8 +58,9 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
             raise ConfigError(f"by: {config.verb} reports no {config.by!r} to choose by")
     best = min(results, key=lambda name: (results[name][config.by], name))
     winner = run.path / "trials" / best
-    for record in atomic.read_json(winner / "inputs.json"):
-        run.input(Path(record["path"]), record["role"])
+    if (winner / "inputs.json").exists():
+        for record in atomic.read_json(winner / "inputs.json"):
+            run.input(Path(record["path"]), record["role"])
     _link_export(winner / "export", run.export)
     for name in ("metrics.jsonl", "training_schedule.json"):
         if (winner / name).exists():
