@@ -15,9 +15,11 @@ import pytest
 from regrow.core.config import load_config
 from regrow.core.errors import ConfigError, InputError, Interrupted
 from regrow.core.run import Run
+from regrow.data import engine
 from regrow.data.config import CurateConfig, FolderSource
 from regrow.data.document import DOCUMENTS, DROPPED, SPLITS
 from regrow.data.jobs import curate
+from regrow.data.steps import STEPS
 from regrow.data.steps.exact import text_hash
 
 pytest.importorskip("daft")
@@ -169,6 +171,64 @@ def test_stops_between_units_and_goes_on(
         curate.run(run.config, run)
     run.stop_requested = False
     assert curate.run(run.config, run)["total_documents"] == 29
+
+
+class Short:
+    """A step of a third party: scores texts by their length, and drops the short ones."""
+
+    name = "short"
+    loses = False
+
+    def __init__(self, config: CurateConfig) -> None:
+        del config
+
+    def apply(self, frame: Any) -> Any:
+        if self.loses:
+            return frame.limit(3).with_column("reason", engine.when(frame["id"].is_null(), "x"))
+        marked = frame.with_column("score", frame["text"].length_bytes())
+        return marked.with_column("reason", engine.when(marked["score"] < 420, "too short"))
+
+
+class TestSteps:
+    @pytest.fixture(autouse=True)
+    def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        targets = {**STEPS._targets, "short": f"{__name__}:Short"}
+        monkeypatch.setattr(STEPS, "_targets", targets)
+
+    def test_a_new_step_is_a_class_and_a_line(
+        self, corpus: Path, claim: Callable[..., Run]
+    ) -> None:
+        run = claim("curate", config(corpus, steps=["short", "exact", "split"]))
+        result = curate.run(run.config, run)
+        sizes = [p.stat().st_size for p in corpus.iterdir()]
+        gone = sum(size < 420 for size in sizes)
+        assert 0 < gone < 30
+        assert result["steps"][1] == {
+            "step": "short",
+            "in": 30,
+            "out": 30 - gone,
+            "dropped": {"too short": gone},
+            "quarantined": {},
+        }
+        rows = [row for part in tables(run).values() for row in part]
+        assert all(row["score"] == len(row["text"].encode()) >= 420 for row in rows)
+
+    def test_a_step_that_loses_rows_is_caught(
+        self, corpus: Path, claim: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Short, "loses", True)
+        run = claim("curate", config(corpus, steps=["short", "split"]))
+        with pytest.raises(RuntimeError, match="step short was given 30 rows and returned 3"):
+            curate.run(run.config, run)
+
+    def test_a_step_that_drops_all_is_named(
+        self, tmp_path: Path, claim: Callable[..., Run]
+    ) -> None:
+        (tmp_path / "tiny").mkdir()
+        (tmp_path / "tiny" / "a.txt").write_text("short")
+        run = claim("curate", config(tmp_path / "tiny", steps=["short", "split"]))
+        with pytest.raises(InputError, match=r"step short left no document.*too short"):
+            curate.run(run.config, run)
 
 
 class TestPlan:

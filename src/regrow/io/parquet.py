@@ -88,14 +88,15 @@ def _text_sizes(batch: pa.RecordBatch) -> list[int]:
     return sizes.tolist()  # type: ignore[no-any-return]
 
 
-def read_schema(path: Path) -> pa.Schema:
-    """The columns of a parquet file.
+def num_rows(path: Path) -> int:
+    """Rows of a parquet file, from its footer.
 
     Raises:
         InputError: no parquet file there.
     """
     try:
-        return pq.read_schema(path)
+        with pq.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} cannot be read as parquet ({error})") from error
 

@@ -29,7 +29,7 @@ from regrow.data.document import DOCUMENTS, DROPPED, GATHERED, SPLITS, Rejected
 from regrow.data.sources import SOURCES
 from regrow.data.sources.pool import Unit
 from regrow.data.steps import STEPS
-from regrow.io.parquet import TableWriter
+from regrow.io.parquet import TableWriter, num_rows
 
 DOCUMENTS_FOLDER = "documents"
 MANIFEST = "manifest.json"
@@ -236,7 +236,16 @@ def _apply(work: Any, folder: Path) -> dict[str, Any]:
         finally:
             if kept is not None:
                 kept.__exit__(None, None, None)
-    return _counts(step.name, kept.written if kept else 0, dropped, Counter())
+    out = kept.written if kept else 0
+    _require_all_rows(step.name, tables, out + dropped.total())
+    return _counts(step.name, out, dropped, Counter())
+
+
+def _require_all_rows(step: str, tables: list[Path], found: int) -> None:
+    """A step that loses or doubles rows would make every count a lie."""
+    expected = sum(num_rows(table) for table in tables)
+    if found != expected:
+        raise RuntimeError(f"step {step} was given {expected} rows and returned {found}")
 
 
 def _write_dropped(
@@ -280,8 +289,7 @@ def _publish(
     finally:
         for writer in writers.values():
             writer.__exit__(None, None, None)
-    if tally.total != counts[-1]["out"]:
-        raise RuntimeError(f"split received {counts[-1]['out']} documents and gave {tally.total}")
+    _require_all_rows(step.name, tables, tally.total)
     counts.append(
         {
             **_counts(step.name, tally.total, Counter(), Counter()),

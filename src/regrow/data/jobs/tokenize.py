@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from regrow.core.atomic import remove_leftovers, staged_folder
 from regrow.core.errors import InputError, Interrupted
 from regrow.core.plan import Plan
@@ -15,7 +13,7 @@ from regrow.core.run import Run
 from regrow.data.config import TokenizeConfig
 from regrow.data.document import SPLITS
 from regrow.data.shards import Shard, ShardSet, ShardWriter, Vocabulary
-from regrow.io.parquet import read_batches
+from regrow.io.parquet import num_rows, read_batches
 from regrow.io.runs import resolve_documents, resolve_tokenizer
 from regrow.io.tokenizer import Tokenizer
 
@@ -70,26 +68,16 @@ def run(config: TokenizeConfig, run: Run) -> dict[str, Any]:
     shards.mkdir(exist_ok=True)
     remove_leftovers(shards)
     splits = _splits(documents)
-    total = sum(_rows(documents / f"{split}.parquet") for split in splits)
+    total = sum(num_rows(documents / f"{split}.parquet") for split in splits)
     with run.progress("tokenize", total, "doc") as progress:
         for split in splits:
             table = documents / f"{split}.parquet"
             if (shards / split).exists():
-                progress.advance(_rows(table))
+                progress.advance(num_rows(table))
                 continue
             with staged_folder(shards / split) as staged:
                 _tokenize(table, staged, tokenizer, vocabulary, run, progress)
     return _figures(shards, splits, vocabulary)
-
-
-def _rows(table: Path) -> int:
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(table) as file:
-            return int(file.metadata.num_rows)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{table} cannot be read as parquet ({error})") from error
 
 
 def _tokenize(
