@@ -15,7 +15,7 @@ from regrow.model.blocks import Block, SequenceContext, fill_normal
 from regrow.model.cache import Cache
 from regrow.model.config import ModelConfig
 from regrow.model.head import OutputHead
-from regrow.model.norm import make_norm, output_dtype
+from regrow.model.norm import make_norm
 from regrow.model.rope import inverse_frequencies, rotation
 
 
@@ -87,11 +87,6 @@ class Decoder(nn.Module):
         """Hidden states after the final norm, (B, T, D); arguments as in :meth:`forward`."""
         context = self._context(tokens, documents, cache)
         x = self.embed(tokens)
-        if context.rotation is not None:
-            # Once for all blocks, in the dtype in which the projections hand over their output.
-            dtype = output_dtype(x)
-            cos, sin = context.rotation
-            context = SequenceContext((cos.to(dtype), sin.to(dtype)), context.mask, context.start)
         for index, block in enumerate(self.blocks):
             x = block(x, context, cache.states[index] if cache is not None else None)
         if cache is not None:

@@ -75,9 +75,9 @@ class OutputHead(nn.Module):
     ) -> tuple[Tensor, int]:
         """Forward KL divergence from the teacher's next-token distribution, summed over tokens.
 
-        ``temperature^2 * sum_v p_t(v) (log p_t(v) - log p_s(v))``, both softmaxes at ``temperature``
-        (the factor keeps the gradient's size). Chunked as :meth:`cross_entropy`; the teacher gets
-        no gradient.
+        ``temperature^2 * sum_v p_t(v) (log p_t(v) - log p_s(v))``, both softmaxes at that
+        temperature (the factor keeps the gradient's size). Chunked as :meth:`cross_entropy`; the
+        teacher gets no gradient.
 
         Args:
             hidden: (N, D) of the student, or (B, T, D).

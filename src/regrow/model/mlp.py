@@ -30,7 +30,7 @@ class MLP(nn.Module):
         self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         """Nothing is remembered between tokens."""
-        return None
+        return
 
     def initialise(self, generator: torch.Generator, std: float, residual_std: float) -> None:
         """Fresh weights; ``residual_std`` is for the projection that writes to the residual."""

@@ -20,7 +20,7 @@ def output_dtype(x: Tensor) -> torch.dtype:
     """Dtype in which the linears that follow will read ``x``."""
     device = x.device.type
     if torch.is_autocast_enabled(device):
-        return cast(torch.dtype, torch.get_autocast_dtype(device))
+        return torch.get_autocast_dtype(device)
     return x.dtype
 
 
@@ -33,7 +33,8 @@ class _RMSNorm(torch.autograd.Function):
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).mul_(weight).to(dtype)
+        normed: Tensor = (wide * scale).mul_(weight).to(dtype)
+        return normed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:

@@ -59,7 +59,9 @@ def rotation(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, backward: bool) -> Tensor:
+    """Rotate in the dtype of the angles, backwards for the gradient."""
     half = cos.shape[-1]
+    x = x.to(cos.dtype)
     out = torch.empty_like(x)
     first, second = x[..., :half], x[..., half : 2 * half]
     sign = 1.0 if backward else -1.0
@@ -74,25 +76,29 @@ class _Rotate(torch.autograd.Function):
     """Rotation whose gradient is the opposite rotation: nothing of the input need be kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin, backward=False)
+        ctx.dtype = x.dtype
+        return _turn(x, cos, sin, backward=False).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         cos, sin = ctx.saved_tensors
-        return _turn(gradients[0], cos, sin, backward=True), None, None
+        return _turn(gradients[0], cos, sin, backward=True).to(ctx.dtype), None, None, None
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the first R channels of each head.
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rotate the first R channels of each head, in fp32 whatever the dtype of ``x``.
 
     Args:
         x: (B, T, H, C) queries or keys.
-        cos: from :func:`rotation`, in the dtype of ``x``.
+        cos: from :func:`rotation`.
         sin: likewise.
+        dtype: of the result.
 
     Returns:
         (B, T, H, C), a new tensor.
     """
-    return cast(Tensor, _Rotate.apply(x, cos, sin))  # type: ignore[no-untyped-call]
+    wide = torch.promote_types(x.dtype, cos.dtype)
+    cos, sin = cos.to(wide), sin.to(wide)
+    return cast(Tensor, _Rotate.apply(x, cos, sin, dtype))  # type: ignore[no-untyped-call]

@@ -1,0 +1,192 @@
+"""One training step of our decoder against transformers' class on the same weights.
+
+Both run in one process, turn by turn, on the same tokens, with the same optimiser, clipping and
+threads, so that whatever else the machine does falls on both. A matrix product of known size
+is timed in each round too: the share of its rate is what the step achieves of the machine's arithmetic.
+
+    python benchmarks/train_step.py                        # hidden 128, 6 layers, bf16 autocast
+    python benchmarks/train_step.py --preset reference     # the 4.8 M model, 512 tokens a row
+    python benchmarks/train_step.py --dtype fp32 --json out.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regrow.core.hardware import fingerprint
+from regrow.model.adapters import ADAPTERS
+from regrow.model.config import ModelConfig
+from regrow.model.decoder import Decoder
+from regrow.model.shapes import flops_per_token, non_embedding_parameters
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {
+        "layout": "llama", "layers": 6, "hidden_size": 128, "heads": 4, "kv_heads": 2,
+        "intermediate_size": 384, "vocab_size": 4096, "sequence": 256, "batch": 16,
+    },
+    "reference": {
+        "layout": "nemotron", "layers": 7, "hidden_size": 256, "heads": 8, "kv_heads": 2,
+        "intermediate_size": 1024, "vocab_size": 8192, "sequence": 512, "batch": 4,
+    },
+}  # fmt: skip
+SHAPE = ("layout", "layers", "hidden_size", "heads", "kv_heads", "intermediate_size", "vocab_size")
+
+
+def peer(model: Decoder) -> nn.Module:
+    """The stock transformers model with the same weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    adapter = ADAPTERS.get(model.config.layout)
+    settings = adapter.write_config(model.config)
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    stock: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    state = model.state_dict()
+    stock.load_state_dict({t: state[o] for o, t in adapter.names(model.config)}, strict=False)
+    return stock.train()
+
+
+def stepper(model: nn.Module, loss: Callable[[], Tensor], autocast: bool) -> Callable[[], float]:
+    """A function that does one whole step and returns its loss."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=True)
+
+    def step() -> float:
+        with torch.autocast("cpu", dtype=torch.bfloat16) if autocast else nullcontext():
+            value = loss()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return value.item()
+
+    return step
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and CPU seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one comparison."""
+    torch.set_num_threads(options.threads)
+    config = ModelConfig(**{name: getattr(options, name) for name in SHAPE})
+    model = Decoder(config)
+    model.initialise(torch.Generator().manual_seed(0))
+    stock = peer(model)
+    generator = torch.Generator().manual_seed(1)
+    row = (options.batch, options.sequence + 1)
+    text = torch.randint(config.vocab_size, row, generator=generator)
+    tokens, targets = text[:, :-1].contiguous(), text[:, 1:].contiguous()
+
+    def our_loss() -> Tensor:
+        total, count = model.head.cross_entropy(model.hidden(tokens), targets)
+        return total / count
+
+    def stock_loss() -> Tensor:
+        result: Tensor = stock(tokens, labels=tokens, shift_labels=targets, use_cache=False).loss
+        return result
+
+    bf16 = options.dtype == "bf16"
+    steps = {
+        "regrow": stepper(model, our_loss, bf16),
+        "transformers": stepper(stock, stock_loss, bf16),
+    }
+    square = torch.randn(2048, 2048, dtype=torch.bfloat16 if bf16 else torch.float32)
+    steps_first = {name: step() for name, step in steps.items()}
+    wall: dict[str, list[float]] = {name: [] for name in (*steps, "matmul")}
+    cpu: dict[str, list[float]] = {name: [] for name in (*steps, "matmul")}
+    load_before = os.getloadavg()[0]
+    jobs: dict[str, Callable[[], Any]] = {**steps, "matmul": lambda: square @ square}
+    for number in range(options.rounds + 1):
+        for name in jobs if number % 2 else reversed(jobs):
+            seconds, used = timed(jobs[name])
+            if number:  # the first round warms up
+                wall[name].append(seconds)
+                cpu[name].append(used)
+    rate = 2 * 2048**3 / statistics.median(wall["matmul"])
+    count = tokens.numel()
+    flops = flops_per_token(config, options.sequence, causal=True)
+    rows = {}
+    for name in steps:
+        seconds = statistics.median(wall[name])
+        rows[name] = {
+            "seconds": seconds,
+            "cpu_seconds": statistics.median(cpu[name]),
+            "tokens_per_second": count / seconds,
+            "matmul_share": count / seconds * flops / rate,
+            "first_loss": steps_first[name],
+        }
+    ratios = [b / a for a, b in zip(wall["regrow"], wall["transformers"], strict=True)]
+    cpu_ratios = [b / a for a, b in zip(cpu["regrow"], cpu["transformers"], strict=True)]
+    return {
+        "shape": {name: getattr(options, name) for name in (*SHAPE, "sequence", "batch")},
+        "non_embedding_parameters": non_embedding_parameters(config),
+        "dtype": options.dtype,
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "steps": rows,
+        "ratio": statistics.median(ratios),
+        "ratio_range": [min(ratios), max(ratios)],
+        "cpu_ratio": statistics.median(cpu_ratios),
+        "matmul_gflops": rate / 1e9,
+        "load": [load_before, os.getloadavg()[0]],
+        "machine": fingerprint(),
+        "torch": torch.__version__,
+    }
+
+
+def parse() -> argparse.Namespace:
+    """Options; a shape option overrides the preset's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--layout", choices=["llama", "nemotron"])
+    for name in (*SHAPE[1:], "sequence", "batch"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    parser.add_argument("--dtype", choices=["bf16", "fp32"], default="bf16")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args()
+    for name, value in PRESETS[options.preset].items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def main() -> None:
+    """Measure and print one table."""
+    options = parse()
+    figures = measure(options)
+    shape = ", ".join(f"{name} {value}" for name, value in figures["shape"].items())
+    print(f"{shape}; {figures['dtype']}, {figures['threads']} threads, {figures['rounds']} rounds")
+    print(f"{'':14} {'ms/step':>9} {'tokens/s':>10} {'of matmul':>10} {'CPU s':>8} {'loss':>8}")
+    for name, row in figures["steps"].items():
+        print(
+            f"{name:14} {row['seconds'] * 1e3:9.1f} {row['tokens_per_second']:10.0f} "
+            f"{row['matmul_share']:10.1%} {row['cpu_seconds']:8.3f} {row['first_loss']:8.4f}"
+        )
+    low, high = figures["ratio_range"]
+    print(
+        f"ratio {figures['ratio']:.3f} ({low:.2f} to {high:.2f}), in CPU seconds "
+        f"{figures['cpu_ratio']:.3f}; matmul {figures['matmul_gflops']:.0f} GFLOP/s; load "
+        f"{figures['load'][0]:.1f} to {figures['load'][1]:.1f}"
+    )
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
