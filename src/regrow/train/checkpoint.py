@@ -4,7 +4,7 @@
 
     checkpoints/step-00001000/
         model.safetensors  optimizer.safetensors  rng.safetensors  trainer.json  data.json
-        MANIFEST.json      {format, step, config, parent, files: {name: {bytes, sha256}}}
+        MANIFEST.json      {format, step, config, parent, files: {name: {bytes, sha256}}, sha256}
 
 A checkpoint is written into ``.tmp-step-...``; every file is flushed, the manifest last; the folder
 is renamed and its parent flushed. There is no pointer to the latest: it is computed, as the highest
@@ -15,6 +15,7 @@ before the first of them writes the manifest; readers only ever believe the mani
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 import shutil
@@ -85,6 +86,7 @@ def save(
     *,
     config_hash: str = "",
     keep: int = 2,
+    flush: Sequence[Path] = (),
 ) -> Path:
     """Write one checkpoint, then delete old ones but for the newest ``keep``.
 
@@ -94,6 +96,7 @@ def save(
         state: what to write; tensors may live on any device.
         config_hash: of the run's settings, kept in the manifest.
         keep: at least 2.
+        flush: files that must have reached the disk first, such as the metrics up to this step.
 
     Returns:
         The checkpoint's folder.
@@ -105,6 +108,9 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _check_room(folder, state.bytes())
+        for path in flush:
+            if path.exists():
+                atomic.fsync_path(path)
         final = step_folder(folder, step)
         parent = max((s for s in steps_in(folder) if s < step), default=None)
         with atomic.staged_folder(final) as staging:
@@ -116,7 +122,7 @@ def save(
                 "parent": step_folder(folder, parent).name if parent is not None else None,
                 "files": files,
             }
-            atomic.write_json(staging / MANIFEST, manifest)
+            atomic.write_text(staging / MANIFEST, _manifest_text(manifest))
         _retain(folder, step, max(2, keep))
     except OSError as error:
         where = error.filename or folder
@@ -135,13 +141,16 @@ def problems(path: Path) -> list[str]:
     Reads every byte, the files in parallel.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+        manifest = json.loads(text)
         version, files = manifest["format"], dict(manifest["files"])
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
         step = manifest["step"]
     except OSError as error:
         return [f"{path.name}/{MANIFEST} cannot be read: {error.strerror}"]
     except (ValueError, KeyError, TypeError, AttributeError):
+        return [f"{path.name}/{MANIFEST} is damaged"]
+    if text != _manifest_text({k: v for k, v in manifest.items() if k != "sha256"}):
         return [f"{path.name}/{MANIFEST} is damaged"]
     if version != FORMAT:
         return [f"{path.name} has checkpoint format {version}, this version reads {FORMAT}"]
@@ -209,6 +218,12 @@ def load(path: Path) -> State:
     return State(
         tensors["model"], tensors["optimizer"], tensors["rng"], records["trainer"], records["data"]
     )
+
+
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    """The exact content of a manifest, with a digest of itself: nothing else is one."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps(manifest | {"sha256": digest}, indent=1) + "\n"
 
 
 def _needed(size: int) -> int:

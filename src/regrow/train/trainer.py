@@ -236,6 +236,7 @@ class Trainer:
             state,
             config_hash=self.run.config_hash,
             keep=self.settings.keep,
+            flush=(self.run.metrics.path,),
         )
         self._saved_step = self.step
         self.run.log("checkpoint", step=self.step)
