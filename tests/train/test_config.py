@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from regrow.core.config import load_config
 from regrow.core.errors import ConfigError
 from regrow.model.config import ModelConfig
+from regrow.model.shape_config import ShapeConfig
 from regrow.train import config as module
 from regrow.train.config import ContinueConfig, PretrainConfig
-from regrow.train.shape_config import ShapeConfig
 
 BASE = ["data.shards=s", "model.layers=2", "model.hidden_size=64", "train.tokens=1e6"]
 
@@ -76,7 +77,7 @@ def test_impossible_settings_are_refused(word: str, message: str) -> None:
 def test_shape_from_preset_with_changes() -> None:
     shape = ShapeConfig(preset="minitron-4b", layers=2, vocab_size=500).resolve(400, 64)
     assert (shape.hidden_size, shape.layers, shape.vocab_size) == (3072, 2, 500)
-    with pytest.raises(ConfigError, match="did you mean minitron-4b"):
+    with pytest.raises(ValidationError, match="did you mean minitron-4b"):
         ShapeConfig(preset="minitron-4").resolve(400, 64)
 
 
@@ -86,7 +87,7 @@ def test_shape_derives_heads_and_reports_what_is_missing() -> None:
     with pytest.raises(ConfigError) as caught:
         ShapeConfig(layers=2).resolve(400, 64)
     assert "model.hidden_size" in str(caught.value)
-    with pytest.raises(ConfigError, match="kv_heads 3"):
+    with pytest.raises(ValidationError, match="kv_heads 3"):
         ShapeConfig(layers=2, hidden_size=128, heads=4, kv_heads=3).resolve(400, 64)
 
 

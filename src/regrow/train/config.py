@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from regrow.core.config import Config
 from regrow.train.schedule import Schedule, ScheduleName
-from regrow.train.shape_config import ShapeConfig
+from regrow.model.shape_config import ShapeConfig
 
 __all__ = [
     "BudgetConfig",

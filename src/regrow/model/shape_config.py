@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from regrow.core.config import Config
 from regrow.core.errors import ConfigError
@@ -72,6 +72,20 @@ class ShapeConfig(Config):
     """Further ids that end an answer."""
     pad_id: int | None = Field(default=None, ge=0)
     """Id of padding."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """Refuse an impossible shape while the settings are read, not once the shards are open."""
+        if self.preset is None and (self.layers is None or self.hidden_size is None):
+            return self  # resolve() names what is missing
+        try:
+            self.resolve(vocab_size=1 << 24, sequence=1)
+        except ConfigError as error:
+            lines = error.problems or (error.message,)
+            raise ValueError(
+                "; ".join(line.removeprefix("model: ").removeprefix("model.") for line in lines)
+            ) from None
+        return self
 
     def resolve(
         self,
