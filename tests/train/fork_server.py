@@ -67,7 +67,7 @@ def attempt(folder: Path, kill_after: float | None, save: bool = False) -> str:
         except BusyError:
             os._exit(4)
         except BaseException as error:
-            print(repr(error), file=sys.stderr, flush=True)
+            sys.stderr.write(f"{error!r}\n")
             os._exit(1)
         os._exit(0)
     if kill_after is not None:

@@ -72,7 +72,7 @@ def _continue(corpus: Path, model: Path, *words: str) -> ContinueConfig:
         f"model={model}",
         f"data.shards={corpus / 'run'}",
         "data.sequence=16",
-        "data.phases=[{name: gb, weights: {prose: 3.0, code: 1.0}}, {name: qb, weights: {code: 1}}]",
+        "data.phases=[{name: gb, weights: {prose: 3, code: 1}}, {name: qb, weights: {code: 1}}]",
         "train.tokens=1280",
         "train.batch_tokens=64",
         "train.micro_batch=2",
@@ -241,8 +241,12 @@ def _foreign(corpus: Path, folder: Path) -> Path:
             "the next phase is never reached",
         ),
         (
-            ["data.sequence=8192", "train.micro_batch=1", "train.batch_tokens=8192"]
-            + ["train.tokens=10000"],
+            [
+                "data.sequence=8192",
+                "train.micro_batch=1",
+                "train.batch_tokens=8192",
+                "train.tokens=10000",
+            ],
             ConfigError,
             "no source has more tokens than one sequence of 8192",
         ),
@@ -273,10 +277,9 @@ def test_continue_needs_to_know_its_learning_rate(
         continue_.plan(_continue(corpus, tmp_path / "somewhere"))
     plan = continue_.plan(_continue(corpus, tmp_path / "somewhere", "optim.start=5e-5"))
     assert plan.figures["lr"] == 5e-5
+    words = ("optim.start=5e-5", "optim.load_state=true")
+    config = _continue(corpus, tmp_path / "somewhere", *words)
     with pytest.raises(InputError, match=r"optim\.load_state is true"):
-        config = _continue(
-            corpus, tmp_path / "somewhere", "optim.start=5e-5", "optim.load_state=true"
-        )
         _execute(continue_, config, tmp_path / "r")
 
 
