@@ -172,22 +172,31 @@ def _model(name: str, parent: str | None, kind: str, size: int, tokens: int, los
 SIZES = {"": 1_183_744, "50": 597_120, "30": 367_104}
 
 
-def family_models() -> list[dict[str, Any]]:
-    """Base, continuation, two pruned, two distilled, two twins and the twins trained longer."""
+def family_models(chain: bool = True) -> list[dict[str, Any]]:
+    """Base, continuation, two pruned, two distilled, two twins and the twins trained longer.
+
+    Args:
+        chain: the smaller child comes from the larger one; else both from the continuation.
+    """
     models = [
         _model("base", None, "base", SIZES[""], 1_000_000, 3.912),
         _model("continued", "base", "continued", SIZES[""], 300_000, 3.741),
     ]
+    twins = []
+    source = "continued"
     for size, child, twin, longer in (("50", 3.842, 4.102, 3.871), ("30", 4.037, 4.018, 3.95)):
         count = SIZES[size]
         models += [
-            _model(f"pruned-{size}", "continued", "pruned", count, 0, 6.92),
+            _model(f"pruned-{size}", source, "pruned", count, 0, 6.92),
             _model(f"child-{size}", f"pruned-{size}", "distilled", count, 300_000, child,
                    twin=f"scratch-{size}"),
-            _model(f"scratch-{size}", None, "scratch", count, 300_000, twin),
-            _model(f"scratch-{size}-long", None, "scratch", count, 600_000, longer),
         ]  # fmt: skip
-    return models
+        twins += [
+            _model(f"scratch-{size}", None, "scratch", count, 300_000, twin),
+            _model(f"scratch-{size}-2x", None, "scratch", count, 600_000, longer),
+        ]
+        source = f"child-{size}" if chain else source
+    return models + twins
 
 
 def family_result(models: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from regrow.report.record import mapping, number, text
 Records = Sequence[dict[str, Any]]
 POINTS = 240
 _DOTS = 40
-# A point of the line is the mean of about this part of the run's records.
-_WINDOW = 50
+# A point of the line is the mean over about this part of the run's records.
+_WINDOW = 20
 
 
 def thin(points: Sequence[Point], limit: int) -> list[Point]:
@@ -24,7 +24,11 @@ def thin(points: Sequence[Point], limit: int) -> list[Point]:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """A centred moving average over a 50th of the points; it shrinks towards both ends."""
+    """A centred moving average over a 20th of the points.
+
+    At the start, where a loss falls steeply, the window shrinks; at the end it only loses its
+    later half, so that the last value is not one batch's.
+    """
     reach = len(points) // (2 * _WINDOW)
     if not reach:
         return list(points)
@@ -33,8 +37,9 @@ def smooth(points: Sequence[Point]) -> list[Point]:
         sums.append(sums[-1] + value)
     made = []
     for index, (place, _) in enumerate(points):
-        near = min(reach, index, len(points) - 1 - index)
-        made.append((place, (sums[index + near + 1] - sums[index - near]) / (2 * near + 1)))
+        near = min(reach, index)
+        first, last = index - near, min(index + near, len(points) - 1)
+        made.append((place, (sums[last + 1] - sums[first]) / (last + 1 - first)))
     return made
 
 

@@ -56,13 +56,16 @@ def dot_chart(
     drawing = Drawing(width, 0, title)
     narrow = width < 560
     top = _legend(drawing, legend, width) + 10
-    pitch = 58.0 if narrow else 44.0
+    pitch = 64.0 if narrow else 44.0
     shown, far = _split(rows)
     notes = max((text_width(row.note, 13) for row in rows), default=0.0) + 16
     names = max((text_width(row.name, 13, bold=True) for row in rows), default=0.0) + 20
     left = 10.0 if narrow else min(names, width * 0.36)
     right = width - (12 if narrow else max(notes, 40.0))
-    arrows = max((text_width(axis.write(value), _SIZE) for value in far), default=-26.0) + 26
+    # Far marks stand in a strip of their own, between the axis and the notes.
+    arrows = (
+        max(36.0, *(text_width(axis.write(value), _SIZE) for value in far)) + 10 if far else 0.0
+    )
     where = scale(shown, axis, left + 8, right - arrows - 8)
     bottom = top + pitch * len(rows)
     for tick in where.ticks(max(2, int((right - left) / 90))):
@@ -76,9 +79,9 @@ def dot_chart(
         y = top + pitch * (index + 0.5)
         if narrow:
             name = shorten(row.name, width - notes - 8, 13, bold=True)
-            drawing.text(0, y - 12, name, size=13, bold=True, tip=row.name)
-            drawing.text(width, y - 12, row.note, size=13, anchor="end", css="figure")
-            y += 10
+            drawing.text(0, y - 14, name, size=13, bold=True, tip=row.name)
+            drawing.text(width, y - 14, row.note, size=13, anchor="end", css="figure")
+            y += 15
         else:
             name = shorten(row.name, left - 14, 13, bold=True)
             drawing.text(0, y + 4, name, size=13, bold=True, tip=row.name)
@@ -119,12 +122,11 @@ def _row(
         _shape(drawing, mark.shape, where(mark.value), y, colour)
     beyond = [mark for mark in row.marks if mark.value in far]
     for mark in beyond[:1]:
-        drawing.text(
-            right - 14, y - 6, axis.write(mark.value), size=_SIZE, anchor="end", css="muted"
-        )
-        _shape(drawing, mark.shape, right - 20, y + 4, colour)
-        tip = (right - 10, y + 4)
-        drawing.path(["M", *tip, "l", -5, -4, "M", *tip, "l", -5, 4], f"mark-line {colour}")
+        drawing.text(right, y - 8, axis.write(mark.value), size=_SIZE, anchor="end", css="muted")
+        _shape(drawing, mark.shape, right - 26, y + 4, colour)
+        tip = (right - 2, y + 4)
+        arrow: list[str | float] = ["M", right - 15, y + 4, "L", *tip, "l", -5, -4]
+        drawing.path([*arrow, "M", *tip, "l", -5, 4], f"mark-line thin {colour}")
 
 
 def _shape(drawing: Drawing, shape: Shape, x: float, y: float, colour: str) -> None:

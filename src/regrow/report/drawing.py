@@ -15,9 +15,15 @@ from regrow.report.format import MINUS, MISSING, TIMES
 COLOURS = 8
 Point = tuple[float, float]
 
-# Widths of characters as parts of the font size, on the wide side of common sans-serif fonts.
-_NARROW = frozenset("ijltfIr.,:;|!'`()[]{}/ ")
-_WIDE = frozenset(f"mwMW@%+=…{MINUS}{TIMES}{MISSING}")
+# Widths of characters as parts of the font size, after DejaVu Sans, the widest of the fonts that
+# the style sheet may end up with: what fits by this measure fits in all of them.
+_WIDTHS = (
+    ("ijlI'|.,:;! ", 0.34),
+    ('frt()[]{}-/"`', 0.43),
+    (f"mwMW@%+=…{MINUS}{TIMES}{MISSING}", 0.98),
+)
+_WIDTH = {character: width for group, width in _WIDTHS for character in group}
+_BOLD = 1.12
 
 
 class Box(NamedTuple):
@@ -42,17 +48,13 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
     """How wide a line of text is at most, in the unit of ``size``."""
     width = 0.0
     for character in text:
-        if character in _NARROW:
-            width += 0.36
-        elif character in _WIDE:
-            width += 0.86
+        if character in _WIDTH:
+            width += _WIDTH[character]
         elif ord(character) > 0x2E7F:
-            width += 1.05  # East Asian and pictographs are as wide as high
-        elif character.isupper():
-            width += 0.7
+            width += 1.1  # East Asian and pictographs are as wide as high
         else:
-            width += 0.57
-    return width * size * (1.07 if bold else 1.0)
+            width += 0.76 if character.isupper() else 0.64
+    return width * size * (_BOLD if bold else 1.0)
 
 
 def shorten(text: str, width: float, size: float, bold: bool = False) -> str:

@@ -46,12 +46,8 @@ def tree(family: Family) -> Section | None:
     return Section("tree", "Family tree", body, lead, ("result.json",))
 
 
-def _name_cell(member: Member) -> Markup:
-    return Markup('{}<span class="sub">{}</span>').format(member.name, member.kind)
-
-
 def _line(member: Member, cells: list[str | Markup]) -> Line:
-    return Line([_name_cell(member), *cells], "aside" if member.is_scratch else "")
+    return Line([member.name, *cells], "aside" if member.is_scratch else "")
 
 
 def _cell(member: Member, key: str, write: Callable[[float], str]) -> str | Markup:
@@ -74,17 +70,18 @@ def models(family: Family) -> Section | None:
             _cell(member, "parameters", amount),
             _cell(member, "non_embedding_parameters", amount),
         ]
-        cells = [*sizes, share, *(_cell(member, key, write) for key, write in keys)]
+        cells = [member.kind, *sizes, share, *(_cell(member, key, write) for key, write in keys)]
         made.append(_line(member, cells))
     costs = Table(
         (
             Column("Model", is_text=True),
+            Column("Kind", is_text=True),
             Column("Parameters"),
-            Column("Non-embedding", "parameters"),
-            Column("Of the base", "non-embedding"),
-            Column("Tokens", "own stage"),
-            Column("FLOPs", "own stage"),
-            Column("Time", "own stage"),
+            Column("Non-emb.", "parameters"),
+            Column("Of the base", "non-emb."),
+            Column("Tokens"),
+            Column("FLOPs"),
+            Column("Time"),
             Column("On disk", "bytes"),
             Column("Decoding", "tokens/s"),
         ),
@@ -122,8 +119,7 @@ def _quality(family: Family) -> Markup:
         theirs = mapping(entry.get("bits_per_byte"))
         cells = [figure(entry.get("loss"), decimals, f"{where}.loss")]
         cells += [figure(theirs.get(d), decimals, f"{where}.bits_per_byte.{d}") for d in domains]
-        head = Markup('{}<span class="sub">baseline</span>').format(name)
-        lines.append(Line([head, *cells], "aside rule" if place == 0 else "aside"))
+        lines.append(Line([f"{name} (baseline)", *cells], "aside rule" if place == 0 else "aside"))
     columns = [Column("Model", is_text=True), Column("Held-out loss", "nats per token")]
     columns += [Column(d if d != "all" else "All", "bits per byte") for d in domains]
     return Table(columns, lines, "Held-out loss and bits per byte").html()
@@ -138,14 +134,14 @@ def twins(family: Family) -> Section | None:
     lines = [_twin_line(c) for c in compared]
     table = Table(
         (
-            Column("Child", is_text=True),
-            Column("Child", "nats per token"),
-            Column("Twin", "nats per token"),
-            Column(f"Child {MINUS} twin", "nats per token"),
-            Column("Pruned only", "nats per token"),
-            Column("Twin, trained longer", "nats per token"),
-            Column(f"Child {MINUS} longer twin", "nats per token"),
-            Column("Against its twin", is_text=True),
+            Column("Model", is_text=True),
+            Column("Child", "nats/token"),
+            Column("Twin", "nats/token"),
+            Column(f"Child {MINUS} twin", "nats/token"),
+            Column("The child is", is_text=True),
+            Column("Pruned only", "nats/token"),
+            Column("Longer twin", "nats/token"),
+            Column(f"Child {MINUS} longer", "nats/token"),
         ),
         lines,
         "Children and their twins",
@@ -168,18 +164,18 @@ def _twin_line(one: Comparison) -> Line:
             return figure(None, decimals)
         made = figure(member.number("loss"), decimals, member.where("loss"))
         tokens = member.number("tokens")
-        seen = f"{amount(tokens)} tokens" if tokens else "not trained on"
-        note = "not trained after the cut" if member.kind == "pruned" and not tokens else seen
+        seen = f"{amount(tokens)} tokens" if tokens else "no tokens"
+        note = "untrained" if member.kind == "pruned" and not tokens else seen
         return Markup('{}<span class="sub">{}</span>').format(made, note)
 
     cells = [
         cell(child),
         cell(twin),
         figure(one.difference, difference, "computed: loss of child minus loss of twin"),
+        verdict(one) or figure(None, decimals),
         cell(one.pruned),
         cell(longer),
         figure(gap, difference, "computed: loss of child minus loss of the longer-trained twin"),
-        verdict(one) or figure(None, decimals),
     ]
     return Line([child.name, *cells])
 
@@ -257,7 +253,7 @@ def loss_curves(family: Family) -> Section | None:
         "name. A child begins where its parent ended; twins (dashed) begin at 0."
     )
     if taught:
-        lead += " A distilled model learns from its teacher, so its line joins the held-out values."
+        lead += " Of distilled models, which learn from a teacher, only held-out loss is drawn."
     return Section("curves", "Loss over tokens", body, lead, tuple(sources))
 
 

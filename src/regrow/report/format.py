@@ -105,8 +105,8 @@ def percent(value: float) -> str:
 
 
 def times(value: float) -> str:
-    """A ratio: ``3.4×``."""
-    return f"{value:.2f}{TIMES}" if value < 2 else f"{value:.1f}{TIMES}"
+    """A ratio: ``3.42×``, ``12.3×``."""
+    return f"{value:.{2 if abs(value) < 10 else 1}f}{TIMES}"
 
 
 def learning_rate(value: float) -> str:
@@ -150,6 +150,7 @@ _EXACT: dict[str, Unit] = {
     "seed": Unit(lambda value: f"{value:.0f}"),
 }
 _ENDINGS: tuple[tuple[str, Unit], ...] = (
+    ("_per_second", Unit(count, "per second")),
     ("seconds", Unit(seconds)),
     ("bytes", Unit(size)),
     ("flops", Unit(scientific, "FLOPs")),
@@ -172,7 +173,7 @@ def unit_of(key: str) -> Unit:
     for ending, unit in _ENDINGS:
         if key.endswith(ending):
             return unit
-    return Unit(short)
+    return Unit(seconds) if "seconds" in key.split("_") else Unit(short)
 
 
 def words(key: str) -> str:
@@ -182,6 +183,8 @@ def words(key: str) -> str:
         "flops": "FLOPs",
         "teacher_flops": "Teacher FLOPs",
         "lr": "Learning rate",
+        "seconds": "Time",
+        "seconds_training": "Time in training steps",
         "loss": "Held-out loss",
         "mfu": "Model FLOPs utilisation",
     }

@@ -118,7 +118,7 @@ def baseline_sentence(family: Family) -> str:
     else:
         how = f"{percent(abs(change))} {'fewer' if change < 0 else 'more'} than"
     return (
-        f"The base, {base.name}, needs {decimals(own)} bits per byte, {how} an interpolated "
+        f"The base needs {decimals(own)} bits per byte, {how} an interpolated "
         f"bigram on the same tokens ({decimals(theirs)})."
     )
 
@@ -143,7 +143,7 @@ def tiles(family: Family) -> list[Tile]:
         bits = figure(best.bits["all"], decimals, best.where("bits_per_byte.all"))
         made.append(Tile("Lowest bits per byte", bits, best.name))
     fastest = max(
-        (m for m in family.members if m.number("decode_tokens_per_second") is not None),
+        (m for m in family.grown() if m.number("decode_tokens_per_second") is not None),
         key=lambda m: m.number("decode_tokens_per_second") or 0,
         default=None,
     )
@@ -159,5 +159,5 @@ def tiles(family: Family) -> list[Tile]:
 
 
 def _best(family: Family) -> Member | None:
-    known = [m for m in family.members if number(m.bits.get("all")) is not None]
+    known = [m for m in family.grown() if number(m.bits.get("all")) is not None]
     return min(known, key=lambda m: m.bits["all"], default=None)

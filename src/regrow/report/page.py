@@ -192,5 +192,7 @@ def _top(run: RunFolder) -> list[Tile]:
         if number(run.result.get(key)) is not None and len(made) < _TILES:
             unit = unit_of(key)
             value = figure(run.result[key], unit.write, f"result.json: {key}")
-            made.append(Tile(words(key), value, unit.name))
+            name = words(key)
+            note = "" if name.lower().endswith(unit.name) else unit.name
+            made.append(Tile(name, value, note))
     return made

@@ -83,9 +83,9 @@ def line_chart(
     rows = _mark_rows(marks, width)
     top, bottom = 30.0 + 16 * rows, height - 46
     vertical = scale(values, y, bottom, top)
-    y_ticks = vertical.ticks(max(2, int((bottom - top) / 48)))
+    y_ticks = vertical.ticks(max(3, int((bottom - top) / 48)))
     left = 14 + max((text_width(y.write(tick), _SIZE) for tick in y_ticks), default=20.0)
-    right = width - (_LEGEND_WIDTH + 20 if beside else 12)
+    right = width - (_LEGEND_WIDTH + 20 if beside else 18)
     places = [point[0] for point in points] + [place for place, _ in marks]
     horizontal = scale(places, Axis(x.title, x.write, x.log, zero=not x.log), left, right)
     drawing.text(0, 14, y.title, size=_SIZE, css="muted")

@@ -71,7 +71,10 @@ class Table:
         ]
         columns = [self.columns[index] for index in kept]
         lines = [Line([line.cells[index] for index in kept], line.css) for line in self.lines]
-        return render("table.html", columns=columns, lines=lines, caption=self.caption)
+        titled = any(column.title for column in columns)
+        return render(
+            "table.html", columns=columns, lines=lines, caption=self.caption, titled=titled
+        )
 
 
 @cache
@@ -120,8 +123,12 @@ def source_link(path: str, words: str | None = None) -> Markup:
 
 def drawings(made: Callable[[float], Drawing]) -> Markup:
     """A drawing in the width of a laptop and one in that of a phone; the style sheet shows one."""
-    wide, narrow = (made(width).svg() for width in WIDTHS)
-    return Markup(f'<div class="plot wide">{wide}</div>\n<div class="plot narrow">{narrow}</div>')
+    wide, narrow = map(made, WIDTHS)
+    large = " large" if wide.width > WIDTHS[0] else ""  # scrolls, where others shrink
+    return Markup(
+        f'<div class="plot wide{large}">{wide.svg()}</div>\n'
+        f'<div class="plot narrow">{narrow.svg()}</div>'
+    )
 
 
 def details(summary: str | Markup, body: Markup, opened: bool = False) -> Markup:

@@ -222,8 +222,11 @@ def _seed(run: RunFolder) -> str:
 def command(run: RunFolder) -> str:
     """The command line that makes the run again, in a folder of its own."""
     folder = text(run.result.get("run")) or run.path.name
-    config, target = shlex.quote(f"{folder}/config.yaml"), shlex.quote(f"{folder}-again")
-    verb = text(run.config.get("verb")) or run.verb
+    verb, source = text(run.config.get("verb")) or run.verb, folder
+    if verb == "sweep":  # no verb of the command line: the trial that was kept
+        verb, best = run.verb, text(mapping(run.result.get("sweep")).get("best"))
+        source = f"{folder}/trials/{best}"
+    config, target = shlex.quote(f"{source}/config.yaml"), shlex.quote(f"{folder}-again")
     file = config if verb == "grow" else f"--config {config}"
     return f"regrow {shlex.quote(verb)} {file} --run {target}"
 

@@ -1,4 +1,4 @@
-"""The family tree: boxes in columns by generation on a laptop, an indented list on a phone."""
+"""The family tree: generations as columns, or where those do not fit, as an indented list."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from regrow.report.format import amount, decimals, percent
 from regrow.report.plots import colour_class
 from regrow.report.record import number
 
-BOX_HEIGHT = 74.0
-_BOX_WIDTH = 194.0
-_GAP = 60.0
+BOX_HEIGHT = 88.0
+_BOX_WIDTH = 190.0
+_GAP = 64.0
 _BESIDE = 12.0
 _BETWEEN = 26.0
+_ABOVE = 30.0
+_SIDE = 26.0
 _INDENT = 22.0
 _SIZE = 12.0
 
@@ -38,6 +40,7 @@ class Layout:
     pairs: list[tuple[int, int]] = field(default_factory=list)
     width: float = 0.0
     height: float = 0.0
+    is_list: bool = False
 
 
 def forest(family: Family) -> list[Node]:
@@ -104,69 +107,88 @@ def columns(roots: list[Node]) -> Layout:
 
 
 def indented(roots: list[Node], width: float) -> Layout:
-    """One box below the other, each generation a little further in."""
-    layout = Layout(width=width)
-    step = _BETWEEN + 4
+    """One model below the other, each generation a little further in.
+
+    Where there is room, what stands beside a model for comparison stands to its right.
+    """
+    narrow = width < 640
+    layout = Layout(width=width, is_list=True)
+    deepest = max((depth for root in roots for depth in _depths(root)), default=0)
+    room = width / 3 if narrow else width - 3 * _BOX_WIDTH - 2 * _SIDE - 2
+    indent = min(_INDENT if narrow else 56.0, room / max(1, deepest))
     y = 1.0
 
     def place(node: Node) -> None:
         nonlocal y
-        x = min(node.depth * _INDENT, width / 3) + 1
-        layout.boxes[node.member.index] = Box(x, y, width - x - 1, BOX_HEIGHT)
-        y += BOX_HEIGHT
-        for other in node.beside:
-            y += _BESIDE
-            layout.boxes[other.index] = Box(x, y, width - x - 1, BOX_HEIGHT)
+        x = node.depth * indent + 1
+        wide = width - x - 1 if narrow else _BOX_WIDTH
+        layout.boxes[node.member.index] = Box(x, y, wide, BOX_HEIGHT)
+        for position, other in enumerate(node.beside, 1):
+            if narrow:
+                y += BOX_HEIGHT + _BESIDE
+                box = Box(x, y, wide, BOX_HEIGHT)
+            else:
+                box = Box(x + position * (wide + _SIDE), y, wide, BOX_HEIGHT)
+            layout.boxes[other.index] = box
             layout.pairs.append((node.member.index, other.index))
-            y += BOX_HEIGHT
-        y += step
+        y += BOX_HEIGHT + _ABOVE
         for child in node.children:
             layout.edges.append((node.member.index, child.member.index))
             place(child)
 
     for root in roots:
         place(root)
-    layout.height = y - step + 2
+    layout.height = y - _ABOVE + 2
     return layout
+
+
+def _depths(node: Node) -> list[int]:
+    return [node.depth, *(depth for child in node.children for depth in _depths(child))]
 
 
 def draw_tree(family: Family, width: float) -> Drawing:
     """The family: who was made from whom by which verb, twins dashed beside their siblings."""
     roots = forest(family)
-    narrow = width < 640
-    layout = indented(roots, width) if narrow else columns(roots)
+    layout = columns(roots)
+    if layout.width > width:
+        layout = indented(roots, width)
     drawing = Drawing(layout.width, layout.height, "Family tree")
     for above, below in layout.edges:
-        _edge(drawing, layout.boxes[above], layout.boxes[below], family.members[below], narrow)
+        draw = _edge_down if layout.is_list else _edge_across
+        draw(drawing, layout.boxes[above], layout.boxes[below], family.members[below].verb)
     for one, other in layout.pairs:
         a, b = layout.boxes[one], layout.boxes[other]
-        drawing.line(a.x + 18, b.y - _BESIDE, b.x + 18, b.y, "edge beside")
+        if b.x > a.x:
+            drawing.line(b.x - _SIDE, b.y + b.height / 2, b.x, b.y + b.height / 2, "edge beside")
+        else:
+            drawing.line(a.x + 18, b.y - _BESIDE, b.x + 18, b.y, "edge beside")
     colours = family.colours()
     for index, box in layout.boxes.items():
         _box(drawing, box, family, family.members[index], colours[index])
     return drawing
 
 
-def _edge(drawing: Drawing, above: Box, below: Box, child: Member, narrow: bool) -> None:
-    verb = child.verb
-    if narrow:
-        # Down from the parent, into the child's side; the verb stands over the child.
-        x, y = above.x + 9, below.y + BOX_HEIGHT / 2
-        if below.x > x + 4:
-            drawing.path(["M", x, above.y + BOX_HEIGHT, "V", y, "H", below.x], "edge")
-        else:
-            drawing.line(x, below.y - _BETWEEN, x, below.y, "edge")
-        if verb:
-            text = shorten(verb, below.width - 24, _SIZE)
-            drawing.text(below.x + 18, below.y - 9, text, size=_SIZE, css="muted", tip=verb)
-        return
+def _edge_down(drawing: Drawing, above: Box, below: Box, verb: str) -> None:
+    """Down from the parent, into the child's side; the verb stands over the child."""
+    x, y = above.x + 9, below.y + BOX_HEIGHT / 2
+    if below.x > x + 4:
+        drawing.path(["M", x, above.y + BOX_HEIGHT, "V", y, "H", below.x], "edge")
+    else:  # so deep that there is no room to go further in
+        drawing.line(x, below.y - _ABOVE, x, below.y, "edge")
+    if verb:
+        text = shorten(verb, below.width - 24, _SIZE)
+        drawing.text(below.x + 16, below.y - 9, text, size=_SIZE, css="muted", tip=verb)
+
+
+def _edge_across(drawing: Drawing, above: Box, below: Box, verb: str) -> None:
+    """From the parent's right side to the child's left, the verb on the last stretch."""
     x0, y0 = above.x + above.width, above.y + BOX_HEIGHT / 2
     x1, y1 = below.x, below.y + BOX_HEIGHT / 2
     bend = x0 + 7
     drawing.path(["M", x0, y0, "H", bend, "V", y1, "H", x1], "edge")
     if verb:
-        text = shorten(verb, x1 - bend - 5, _SIZE)
-        drawing.text(x1 - 6, y1 - 6, text, size=_SIZE, anchor="end", css="muted", tip=verb)
+        text = shorten(verb, x1 - bend - 5, 11)
+        drawing.text(x1 - 5, y1 - 6, text, size=11, anchor="end", css="muted", tip=verb)
 
 
 def _box(drawing: Drawing, box: Box, family: Family, member: Member, colour: int) -> None:
@@ -176,19 +198,20 @@ def _box(drawing: Drawing, box: Box, family: Family, member: Member, colour: int
     drawing.rect(bar, f"bar {colour_class(colour)}")
     left, right = box.x + 16, box.x + box.width - 12
     room = right - left
-    kind = shorten(member.kind, room * 0.5, 11)
-    kind_width = text_width(kind, 11)
-    drawing.text(right, box.y + 22, kind, size=11, anchor="end", css="muted", tip=member.kind)
-    name = shorten(member.name, room - kind_width - 8, 14, bold=True)
-    drawing.text(left, box.y + 22, name, size=14, bold=True, tip=member.name)
-    size = member.number("non_embedding_parameters")
-    if size is not None:
+    kind = shorten(member.kind, room, 11)
+    drawing.text(left, box.y + 20, kind, size=11, css="muted", tip=member.kind)
+    name = shorten(member.name, room, 14, bold=True)
+    drawing.text(left, box.y + 38, name, size=14, bold=True, tip=member.name)
+    count = member.number("non_embedding_parameters")
+    if count is not None:
         share = family.share_of_base(member)
-        base = family.base
-        of_base = share is not None and base is not None and base.index != member.index
-        words = f"{amount(size)} parameters" + (f", {percent(share)}" if of_base and share else "")
-        drawing.text(left, box.y + 44, shorten(words, room, _SIZE), size=_SIZE)
+        is_base = family.base is not None and family.base.index == member.index
+        part = percent(share) if share is not None and not is_base else ""
+        words = shorten(f"{amount(count)} parameters", room - text_width(part, _SIZE) - 6, _SIZE)
+        drawing.text(left, box.y + 59, words, size=_SIZE)
+        if part:
+            drawing.text(right, box.y + 59, part, size=_SIZE, anchor="end", css="muted")
     bits = number(member.bits.get("all"))
     if bits is not None:
-        words = f"{decimals(bits)} bits per byte"
-        drawing.text(left, box.y + 62, shorten(words, room, _SIZE), size=_SIZE)
+        words = shorten(f"{decimals(bits)} bits per byte", room, _SIZE)
+        drawing.text(left, box.y + 76, words, size=_SIZE)
