@@ -10,9 +10,9 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from regrow.core.offline import stay_offline
+from regrow.core.engines import prepare_engines
 
-stay_offline()
+prepare_engines()
 
 
 @pytest.fixture(autouse=True)

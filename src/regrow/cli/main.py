@@ -13,8 +13,8 @@ import regrow
 from regrow.cli import plan, runs, settings
 from regrow.cli.make import register
 from regrow.cli.show import print_line, say, say_error
+from regrow.core.engines import prepare_engines
 from regrow.core.errors import RegrowError
-from regrow.core.offline import stay_offline
 from regrow.grow.verbs import VERBS
 
 app = typer.Typer(
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "--" in words:
         cut = words.index("--")
         words, literal = words[:cut], words[cut + 1 :]
-    stay_offline()
+    prepare_engines()
     try:
         app(args=words, obj={"literal": literal})
     except RegrowError as error:

@@ -51,7 +51,7 @@ class Config(BaseModel):
             raise ConfigError(f"{type(self).__name__} has no setting {', '.join(sorted(unknown))}")
         for name, value in changes.items():
             data[name] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        return type(self).model_validate_json(json.dumps(data))
+        return type(self).model_validate_json(json.dumps(data, default=str))
 
     def as_json(self) -> dict[str, Any]:
         """All settings as a JSON-able object."""

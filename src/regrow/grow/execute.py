@@ -16,8 +16,8 @@ from typing import Any
 
 from regrow.core import atomic, lineage
 from regrow.core.config import Config, config_hash
+from regrow.core.engines import prepare_engines
 from regrow.core.errors import InputError, Interrupted, RegrowError, ResourceError
-from regrow.core.offline import stay_offline
 from regrow.core.plan import Plan
 from regrow.core.run import Run, read_status
 from regrow.grow.verbs import Verb, get_verb
@@ -68,7 +68,7 @@ def execute(
     Raises:
         RegrowError: each kind as in :mod:`regrow.core.errors`.
     """
-    stay_offline()
+    prepare_engines()
     verb = get_verb(verb) if isinstance(verb, str) else verb
     folder = folder or default_folder(verb.name, config)
     # A finished run is returned without its inputs being planned again: they may be long gone.
