@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
-from regrow.core.offline import stay_offline
+from regrow.core.engines import prepare_engines
 
 if TYPE_CHECKING:
     from daft import DataFrame
@@ -27,7 +27,7 @@ else:
 @cache
 def _daft() -> Any:
     """Daft on its native runner, told before its import to stay offline."""
-    stay_offline()
+    prepare_engines()
     import daft
 
     daft.set_runner_native()
