@@ -1,0 +1,1 @@
+"""The verbs of this room: ``plan(config)`` and ``run(config, run)`` each."""
