@@ -42,7 +42,7 @@ def assemble(config: RecipeConfig, results: Results, root: Path) -> dict[str, An
             "tokens": results[member.stage].get("tokens", 0),
             "flops": results[member.stage].get("flops", 0),
             "teacher_flops": results[member.stage].get("teacher_flops", 0),
-            "seconds": results[member.stage]["seconds"],
+            "seconds": _seconds(results[member.stage]),
             "learning_rate": _learning_rate(results[member.stage]),
             "path": str(root / member.stage / "export"),
         }
@@ -62,6 +62,14 @@ def _learning_rate(result: dict[str, Any]) -> float | None:
         return None
     best = sweep["best"].partition("=")[2]
     return float(best)
+
+
+def _seconds(result: dict[str, Any]) -> float:
+    """Wall seconds of the stage, of a sweep those of the trial that was kept."""
+    for trial in result.get("sweep", {}).get("trials", ()):
+        if trial["run"].endswith(result["sweep"]["best"]):
+            return float(trial["seconds"])
+    return float(result["seconds"])
 
 
 def _parent(stage: str, family: FamilyConfig, root: Path) -> str | None:

@@ -167,11 +167,9 @@ def run(config: RecipeConfig, run: Run) -> dict[str, Any]:
         )
     if was_done and not worked:
         return UNCHANGED
-    seconds = sum(result["seconds"] for result in results.values())
     made: dict[str, Any] = {
         "name": config.name,
-        "stage_seconds": {n: r["seconds"] for n, r in results.items()},
-        "seconds": round(seconds, 3),
+        "stage_seconds": {name: result["seconds"] for name, result in results.items()},
     }
     if config.family is not None:
         made |= assemble(config, results, run.path)

@@ -77,7 +77,7 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
         }
         for value, (name, result) in zip(config.values, results.items(), strict=True)
     ]
-    chosen = {key: value for key, value in results[best].items() if key not in ("verb", "run")}
+    chosen = {key: value for key, value in results[best].items() if key not in ("verb", "run", "seconds")}
     return {
         **chosen,
         "sweep": {"verb": config.verb, "key": config.key, "best": best, "trials": trials},
