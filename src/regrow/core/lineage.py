@@ -13,6 +13,8 @@ from regrow.core.run import Run, read_status
 # A run's parent in the family is the model that it changed; what taught it or what it read is
 # recorded beside, but draws no branch.
 PARENT_ROLES = ("model", "student")
+# Where a sweep keeps the runs of its values.
+TRIALS = "trials"
 
 
 def record(run: Run, result: dict[str, Any]) -> dict[str, Any]:
@@ -68,19 +70,20 @@ def node(path: Path) -> Node:
 def tree(root: Path) -> list[Node]:
     """The runs below ``root`` that have no parent among them, each with its descendants.
 
-    Parents are found by the hash of what was read, so a family that was moved keeps its shape;
-    where the hash is not among the runs' exports, by the recorded run folder.
+    A parent is the run folder that was recorded, as long as it still holds what was read; else,
+    when a family was moved, the run whose export has the hash of what was read. Trials of a
+    sweep are left out: the sweep itself stands for the one that was kept.
     """
-    nodes = [node(path) for path in find_runs(root)]
+    nodes = [node(path) for path in find_runs(root) if path.parent.name != TRIALS]
     by_export = {n.lineage["export_sha256"]: n for n in nodes if n.lineage.get("export_sha256")}
     by_path = {n.path.resolve(): n for n in nodes}
     for child in nodes:
         for parent in child.lineage.get("parents", ()):
             if parent["role"] not in PARENT_ROLES:
                 continue
-            found = by_export.get(parent["sha256"])
-            if found is None and parent["run"]:
-                found = by_path.get(Path(parent["run"]).resolve())
+            found = by_path.get(Path(parent["run"]).resolve()) if parent["run"] else None
+            if found is None or found.lineage.get("export_sha256") != parent["sha256"]:
+                found = by_export.get(parent["sha256"], found)
             if found is not None and found is not child:
                 child.parent = found
                 found.children.append(child)

@@ -11,6 +11,7 @@ from typing import Any
 from regrow.core import atomic
 from regrow.core.config import Config, load_config
 from regrow.core.errors import ConfigError
+from regrow.core.lineage import TRIALS
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.grow.config import SweepConfig
@@ -45,7 +46,7 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
     """Each trial in ``trials/<setting=value>``; the winner's files are linked into this run."""
     results: dict[str, dict[str, Any]] = {}
     for name, settings in trial_configs(config).items():
-        folder = run.path / "trials" / name
+        folder = run.path / TRIALS / name
         results[name] = execute(
             config.verb,
             settings,
@@ -57,7 +58,7 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
         if config.by not in results[name]:
             raise ConfigError(f"by: {config.verb} reports no {config.by!r} to choose by")
     best = min(results, key=lambda name: (results[name][config.by], name))
-    winner = run.path / "trials" / best
+    winner = run.path / TRIALS / best
     if (winner / "inputs.json").exists():
         for record in atomic.read_json(winner / "inputs.json"):
             run.input(Path(record["path"]), record["role"])
@@ -68,7 +69,7 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
     trials = [
         {
             "value": value,
-            "run": str(run.path / "trials" / name),
+            "run": str(run.path / TRIALS / name),
             **{
                 key: result[key]
                 for key in (config.by, "tokens", "flops", "seconds")
