@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+# An axis covers at least about this part of its values: ticks have four digits to differ in.
+_LEAST = 0.01
 _MANTISSAS: tuple[tuple[float, ...], ...] = (
     (1,),
     (1, 3),
@@ -65,12 +67,12 @@ def scale(values: Iterable[float], axis: Axis, start: float, end: float) -> Scal
     shown = [value for value in values if axis.shows(value)]
     low, high = (min(shown), max(shown)) if shown else (1.0, 10.0)
     if axis.log:
-        air = (high / low) ** 0.03 if high > low else 1.2
+        air = max((high / low) ** 0.03, 1.0 + _LEAST)
         return Scale(low / air, high * air, start, end, log=True)
     if axis.zero:
         low = min(low, 0.0)
         return Scale(low, high if high > low else low + 1, start, end)
-    air = 0.04 * (high - low) or abs(high) * 0.1 or 1.0
+    air = max(0.04 * (high - low), _LEAST * max(abs(low), abs(high))) or 1.0
     return Scale(low - air, high + air, start, end)
 
 
@@ -81,7 +83,7 @@ def linear_ticks(low: float, high: float, count: int) -> list[float]:
     if raw <= 0 or not math.isfinite(raw):
         return [low]
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.9)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [float(f"{index * step:.10g}") for index in range(first, last + 1)]

@@ -98,7 +98,8 @@ def line_chart(
     for one in series:
         _draw_series(drawing, one, x, y, horizontal, vertical)
     if beside:
-        _legend(drawing, series, Box(right + 24, top - 4, _LEGEND_WIDTH - 4, 0))
+        box = Box(right + 24, top - 4, _LEGEND_WIDTH - 4, 0)
+        drawing.height = max(height, box.y + _legend(drawing, series, box))
     elif legend:
         box = Box(0, height + 6, width, 0)
         drawing.height = height + 10 + _legend(drawing, series, box)

@@ -125,8 +125,9 @@ def indented(roots: list[Node], width: float) -> Layout:
         layout.boxes[node.member.index] = Box(x, y, wide, BOX_HEIGHT)
         for position, other in enumerate(node.beside, 1):
             if narrow:
+                # Further in than the model itself, whose children's line passes on the left.
                 y += BOX_HEIGHT + _BESIDE
-                box = Box(x, y, wide, BOX_HEIGHT)
+                box = Box(x + _INDENT, y, wide - _INDENT, BOX_HEIGHT)
             else:
                 box = Box(x + position * (wide + _SIDE), y, wide, BOX_HEIGHT)
             layout.boxes[other.index] = box
@@ -158,10 +159,10 @@ def draw_tree(family: Family, width: float) -> Drawing:
         draw(drawing, layout.boxes[above], layout.boxes[below], family.members[below].verb)
     for one, other in layout.pairs:
         a, b = layout.boxes[one], layout.boxes[other]
-        if b.x > a.x:
+        if b.y == a.y:
             drawing.line(b.x - _SIDE, b.y + b.height / 2, b.x, b.y + b.height / 2, "edge beside")
         else:
-            drawing.line(a.x + 18, b.y - _BESIDE, b.x + 18, b.y, "edge beside")
+            drawing.line(b.x + 18, b.y - _BESIDE, b.x + 18, b.y, "edge beside")
     colours = family.colours()
     for index, box in layout.boxes.items():
         _box(drawing, box, family, family.members[index], colours[index])
