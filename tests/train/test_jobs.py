@@ -298,6 +298,33 @@ def test_weights_that_are_not_finite_are_refused(
     assert not (tmp_path / "r/checkpoints").exists()
 
 
+def test_an_id_outside_of_the_vocabulary_is_found(corpus: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(corpus / "run", tmp_path / "run")
+    path = tmp_path / "run/shards/train/code.bin"
+    data = bytearray(path.read_bytes())
+    data[2 * 77 : 2 * 77 + 2] = (5000).to_bytes(2, "little")
+    path.write_bytes(data)
+    config = _pretrain(corpus, f"data.shards={tmp_path / 'run'}")
+    with pytest.raises(InputError, match="shard code: token 77 is 5000"):
+        _execute(pretrain, config, tmp_path / "r")
+
+
+def test_a_source_shorter_than_a_sequence_is_left_out_and_said_so(
+    corpus: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(corpus / "run", tmp_path / "run")
+    tokenizer = Tokenizer.load(corpus / "tokenizer")
+    vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.end, tokenizer.sha256)
+    write_shard(tmp_path / "run/shards/train", "scrap", [([1, 2, 3], 3)], vocabulary)
+    plan = pretrain.plan(_pretrain(corpus, f"data.shards={tmp_path / 'run'}"))
+    assert set(plan.figures["epochs"]) == {"prose", "code"}
+    assert any("scrap is left out: its 4 tokens" in note for note in plan.notes)
+
+
 def test_plan_tells_the_whole_run(corpus: Path) -> None:
     figures = pretrain.plan(_pretrain(corpus)).figures
     assert figures["steps"] == 31

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from regrow.core.config import Config
-from regrow.train.schedule import Schedule, ScheduleName
 from regrow.model.shape_config import ShapeConfig
+from regrow.train.schedule import Schedule, ScheduleName
 
 __all__ = [
     "BudgetConfig",

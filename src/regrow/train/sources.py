@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from regrow.core import atomic
 from regrow.core.errors import InputError
-from regrow.data.shards import ShardSet
+from regrow.data.shards import Shard, ShardSet
 from regrow.io.runs import resolve_shards, resolve_tokenizer
 from regrow.train.config import DataConfig
+
+_BLOCK = 1 << 24  # tokens looked at together
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,16 @@ class Sources:
         """Of the tokenizer that made the shards."""
         return next(iter(self.train.values())).tokenizer_sha256
 
+    def check_ids(self, names: Iterable[str]) -> None:
+        """Read every token of the named sources once: none may lie outside of the vocabulary.
+
+        Raises:
+            InputError: with the shard and the position of the first such token.
+        """
+        for shards, chosen in ((self.train, names), (self.held_out, list(self.held_out))):
+            for name in chosen:
+                _check_shard(shards[name])
+
     def find_tokenizer(self, given: Path | None) -> Path | None:
         """The ``tokenizer.json`` to use: the given one, or what the shards' run was made with.
 
@@ -60,3 +75,14 @@ class Sources:
             return resolve_tokenizer(paths[0])
         except (OSError, ValueError, LookupError, TypeError, InputError):
             return None
+
+
+def _check_shard(shard: Shard) -> None:
+    for start in range(0, shard.num_tokens, _BLOCK):
+        block = shard.tokens[start : start + _BLOCK]
+        if int(block.max()) >= shard.vocab_size:
+            at = int(np.argmax(block >= shard.vocab_size))
+            raise InputError(
+                f"shard {shard.source}: token {start + at} is {int(block[at])}, but the vocabulary "
+                f"has {shard.vocab_size} ids; the file is damaged, tokenize again"
+            )

@@ -121,6 +121,11 @@ class Stage:
             for name, value in self.epochs.items()
             if value > EPOCHS_WORTH_A_NOTE
         ]
+        often += [
+            f"source {name} is left out: its {shard.num_tokens} tokens are less than one sequence"
+            for name, shard in self.sources.train.items()
+            if not self.config.data.phases and name not in self.epochs
+        ]
         if self.tokenizer is None:
             often.append("no tokenizer is known: no bits per byte, and none beside the model")
         return Plan(title, figures, (*notes, *often))
@@ -274,8 +279,10 @@ def run_stage(
     trainer = Trainer(
         objective, loader, loop_settings(stage, Settings, label), run, evaluate, ModelKind(export)
     )
-    if prepare_optimiser is not None and not checkpoint.steps_in(run.checkpoints):
-        prepare_optimiser(trainer)
+    if not checkpoint.steps_in(run.checkpoints):
+        stage.sources.check_ids({name for phase in stage.phases for name in phase.weights})
+        if prepare_optimiser is not None:
+            prepare_optimiser(trainer)
     # Written before the first step: what the run is meant to do does not depend on its end.
     atomic.write_json(run.path / SCHEDULE_FILE, schedule_record(stage))
     figures = trainer.train()
