@@ -1,8 +1,8 @@
 """One training step of our decoder against transformers' class on the same weights.
 
 Both run in one process, turn by turn, on the same tokens, with the same optimiser, clipping and
-threads, so that whatever else the machine does falls on both. A matrix product of known size
-is timed in each round too: the share of its rate is what the step achieves of the machine's arithmetic.
+threads, so that whatever else the machine does falls on both. A matrix product of known size is
+timed in each round too: the share of its rate is what the step gets of the machine's arithmetic.
 
     python benchmarks/train_step.py                        # hidden 128, 6 layers, bf16 autocast
     python benchmarks/train_step.py --preset reference     # the 4.8 M model, 512 tokens a row
