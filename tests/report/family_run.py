@@ -255,7 +255,7 @@ def write_family(root: Path, models: list[dict[str, Any]] | None = None, rows: i
             ]  # fmt: skip
             result["sweep"] = {"verb": "pretrain", "key": "optim.lr", "best": "optim.lr=0.002",
                                "trials": trials}  # fmt: skip
-        verb = "sweep" if kind == "scratch" else _VERB[kind]
+        verb = "sweep" if kind == "scratch" else _VERB.get(kind, kind)
         reads = ((("student" if kind == "distilled" else "model"), str(model["parent"])),)
         write_stage(root, folder, verb, result, metrics, reads=reads if model["parent"] else ())
     write_json(root / "result.json", family_result(models))
@@ -263,7 +263,9 @@ def write_family(root: Path, models: list[dict[str, Any]] | None = None, rows: i
     write_json(root / "status.json", {"state": "running", "verb": "grow"})
     write_json(root / "lineage.json", {"verb": "grow", "parents": []})
     write_json(root / "inputs.json", [])
-    stages = {m["name"]: {"verb": _VERB[m["kind"]], "config": {"seed": 0}} for m in models}
+    stages = {
+        m["name"]: {"verb": _VERB.get(m["kind"], m["kind"]), "config": {"seed": 0}} for m in models
+    }
     (root / "config.yaml").write_text(
         dump_yaml({"verb": "grow", "name": "family", "stages": stages}), encoding="utf-8"
     )

@@ -136,6 +136,7 @@ _EXACT: dict[str, Unit] = {
     "flops_per_token": Unit(scientific, "FLOPs/token"),
     "teacher_flops": Unit(scientific, "FLOPs"),
     "decode_tokens_per_second": Unit(count, "tokens/s"),
+    "prefill_tokens_per_second": Unit(count, "tokens/s"),
     "tokens_per_second": Unit(count, "tokens/s"),
     "parameters": Unit(amount, "parameters"),
     "non_embedding_parameters": Unit(amount, "parameters"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from regrow.core import atomic
-from regrow.report import family_sections, run_sections, shared_sections
+from regrow.report import family_sections, other_sections, run_sections, shared_sections, twins
 from regrow.report.family import Family
 from regrow.report.format import amount, scientific, seconds, unit_of, words
 from regrow.report.headline import Tile, headline, tiles
@@ -29,7 +29,7 @@ PAGE = "report.html"
 FAMILY_SECTIONS: tuple[Callable[[Family], Section | None], ...] = (
     family_sections.tree,
     family_sections.models,
-    family_sections.twins,
+    twins.twins,
     family_sections.loss_curves,
     family_sections.cost,
 )
@@ -144,7 +144,9 @@ def stages(run: RunFolder, parts: list[RunFolder]) -> Section | None:
         Column("FLOPs"),
         Column("Time"),
     )
-    lead = "Each stage has a page of its own. Of several trials the one that was kept is counted."
+    lead = "Each stage has a page of its own."
+    if any(part.is_sweep for part in parts):
+        lead += " Of several trials: tokens and FLOPs of the one that was kept, time of all."
     body = Table(columns, lines, "Stages").html()
     return Section("stages", "Stages", body, lead, ("result.json",))
 
@@ -165,12 +167,12 @@ def run_page(run: RunFolder) -> Markup:
     if sampled is not None:
         sections.append(sampled)
     shown = frozenset[str]().union(*(section.keys for section in sections))
-    profiles = run_sections.profiles(run, shown)
+    profiles = other_sections.profiles(run, shown)
     shown |= profiles.keys if profiles else frozenset()
     rows = [
         *sections,
         profiles,
-        run_sections.rest(run, shown),
+        other_sections.rest(run, shown),
         shared_sections.inputs(run),
         shared_sections.place(run),
         shared_sections.settings(run),
@@ -193,6 +195,6 @@ def _top(run: RunFolder) -> list[Tile]:
             unit = unit_of(key)
             value = figure(run.result[key], unit.write, f"result.json: {key}")
             name = words(key)
-            note = "" if name.lower().endswith(unit.name) else unit.name
+            note = "" if name.lower().endswith(unit.name.lower()) else unit.name
             made.append(Tile(name, value, note))
     return made

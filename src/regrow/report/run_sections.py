@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
 
 from markupsafe import Markup
 
@@ -23,45 +21,27 @@ from regrow.report.format import (
     unit_of,
     words,
 )
-from regrow.report.plots import Series, column_chart, line_chart
+from regrow.report.other_sections import TOLD, written
+from regrow.report.plots import Series, line_chart
 from regrow.report.record import RunFolder, items, mapping, number, numbers, text
 from regrow.report.section import (
     Column,
     Line,
     Section,
     Table,
-    details,
     drawings,
     figure,
-    preformatted,
 )
 from regrow.report.shared_sections import facts
 
 _RESULT = ("result.json",)
-_LONGEST_PROFILE = 400
-_PROFILES = 8
-# Facts that the head of the page or another section tells.
-_TOLD = frozenset({"verb", "run", "name"})
-
-
-def written(key: str, value: Any, where: str) -> str | Markup:
-    """One scalar of a result, with the unit that its name says."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if number(value) is not None:
-        unit = unit_of(key)
-        return figure(value, unit.write, where, unit.name)
-    if isinstance(value, str):
-        digest = key.endswith("sha256")
-        return Markup("<code>{}</code>").format(value) if digest else value[:400] or MISSING
-    return MISSING
 
 
 def figures(run: RunFolder) -> Section | None:
     """Every plain figure of the result."""
     rows, keys = [], set()
     for key, value in run.result.items():
-        if key in _TOLD or isinstance(value, (dict, list)) or value is None:
+        if key in TOLD or isinstance(value, (dict, list)) or value is None:
             continue
         rows.append((words(key), written(key, value, f"result.json: {key}")))
         keys.add(key)
@@ -80,17 +60,24 @@ def training(run: RunFolder) -> Section | None:
     smoothed = curves.smooth(line)
     faint = curves.thin(line, 2 * curves.POINTS) if smoothed != line else []
     name = "divergence from the teacher" if taught else "training loss"
-    made = (
-        [Series(name, curves.thin(smoothed, curves.POINTS), faint=faint, colour=0)] if line else []
-    )
+    learnt, watched = [], []
+    if line:
+        learnt.append(Series(name, curves.thin(smoothed, curves.POINTS), faint=faint, colour=0))
     if held:
         thinned, last = curves.dots(held), decimals(held[-1][1])
-        made.append(Series("held-out loss", thinned, thinned, colour=2, dash=1, note=last))
+        watched.append(Series("held-out loss", thinned, thinned, colour=2, dash=1, note=last))
     marks = [(place, f"blend: {phase}") for place, phase in _switches(run)]
     x, y = Axis("tokens", axis_amount), Axis("nats per token", short, log=True)
-    body = drawings(
-        lambda width: line_chart(made, x, y, title="Loss over tokens", width=width, marks=marks)
-    )
+    body = Markup("")
+    # A divergence is so much smaller than a loss that the two would flatten each other.
+    for shown in [learnt, watched] if taught else [learnt + watched]:
+        if shown:
+            height = 240 if taught else 360
+            body += drawings(
+                lambda width, shown=shown, height=height: line_chart(  # type: ignore[misc]
+                    shown, x, y, title="Loss over tokens", width=width, height=height, marks=marks
+                )
+            )
     rates = curves.series(records, "lr")
     if rates:
         rate = [Series("learning rate", curves.thin(rates, curves.POINTS), colour=1)]
@@ -174,37 +161,6 @@ def data(run: RunFolder) -> Section | None:
     return Section("data", "Data", body, lead, _RESULT, frozenset({"ledger", "schedule"}))
 
 
-def profiles(run: RunFolder, shown: frozenset[str]) -> Section | None:
-    """Lists of numbers that no other section has shown, as columns: importance by layer."""
-    left = {key: value for key, value in run.result.items() if key not in shown}
-    found = list(_lists(left, "", 0))[:_PROFILES]
-    if not found:
-        return None
-    body, keys = Markup(""), set()
-    for path, values in found:
-        keys.add(path.partition(".")[0])
-        x, y = Axis("layer or index", count), Axis(words(path.replace(".", " ")), short)
-        names = [str(index) for index in range(len(values))]
-        body += drawings(
-            lambda width, v=values, n=names, x=x, y=y: column_chart(  # type: ignore[misc]
-                v, n, x, y, title=y.title, width=width
-            )
-        )
-    return Section("profiles", "Profiles", body, "", _RESULT, frozenset(keys))
-
-
-def _lists(value: Any, path: str, depth: int) -> Iterable[tuple[str, list[float]]]:
-    """Lists of at least two numbers in nested objects, with their dotted path."""
-    if isinstance(value, list):
-        known = [number(item) for item in value]
-        shown = [float(item) for item in known if item is not None and Axis("", str).shows(item)]
-        if 2 <= len(shown) == len(value) <= _LONGEST_PROFILE:
-            yield path, shown
-    elif isinstance(value, dict) and depth < 3:
-        for key, item in value.items():
-            yield from _lists(item, f"{path}.{key}" if path else str(key), depth + 1)
-
-
 def models(run: RunFolder) -> Section | None:
     """The models that were evaluated, with the baselines."""
     entries = {str(k): mapping(v) for k, v in mapping(run.result.get("models")).items()}
@@ -215,7 +171,15 @@ def models(run: RunFolder) -> Section | None:
     every = [mapping(entry.get("bits_per_byte")) for _, g in groups for entry in g.values()]
     names = dict.fromkeys(str(name) for bits in every for name in bits)
     domains_ = [*(d for d in names if d != "all"), *(["all"] if "all" in names else [])]
-    plain = ("parameters", "non_embedding_parameters", "decode_tokens_per_second", "bytes", "loss")
+    plain = (
+        "parameters",
+        "non_embedding_parameters",
+        "bytes",
+        "prefill_tokens_per_second",
+        "decode_tokens_per_second",
+        "trained_tokens",
+        "loss",
+    )
     lines = []
     for group, found in groups:
         for at, (name, entry) in enumerate(found.items()):
@@ -228,8 +192,10 @@ def models(run: RunFolder) -> Section | None:
         Column("Model", is_text=True),
         Column("Parameters"),
         Column("Non-embedding", "parameters"),
-        Column("Decoding", "tokens/s"),
         Column("On disk", "bytes"),
+        Column("Prefill", "tokens/s"),
+        Column("Decoding", "tokens/s"),
+        Column("Counted", "tokens"),
         Column("Held-out loss", "nats per token"),
         *(Column(d if d != "all" else "All", "bits per byte") for d in domains_),
     ]
@@ -263,42 +229,3 @@ def trials(run: RunFolder) -> Section | None:
     ]
     body = Table(columns, lines, "Trials").html()
     return Section("trials", "Trials", body, "", _RESULT, frozenset({"sweep"}))
-
-
-def rest(run: RunFolder, shown: frozenset[str]) -> Section | None:
-    """Whatever else the result holds, as tables where it can be, else as it stands."""
-    body = Markup("")
-    for key, value in run.result.items():
-        if key in shown or key in _TOLD or not isinstance(value, (dict, list)) or not value:
-            continue
-        body += Markup("<h3>{}</h3>").format(words(key)) + _nested(key, value)
-    return Section("more", "More figures", body, "", _RESULT) if body else None
-
-
-def _nested(key: str, value: Any) -> Markup:
-    if isinstance(value, dict):
-        if not any(isinstance(item, (dict, list)) for item in value.values()):
-            told = [(words(str(k)), _entry(key, k, v)) for k, v in value.items()]
-            return facts(told, words(key))
-        rows = {str(k): v for k, v in value.items() if isinstance(v, dict) and numbers(v) == v}
-        if len(rows) == len(value):
-            return _matrix(key, rows)
-    raw = json.dumps(value, indent=1, ensure_ascii=False, default=str)
-    return details("As it stands in the file", preformatted(raw[:20_000]))
-
-
-def _entry(key: str, inner: Any, value: Any) -> str | Markup:
-    """An entry takes the unit of its own name, else that of the group."""
-    own = unit_of(str(inner))
-    name = str(inner) if own.write is not short else key
-    return written(name, value, f"result.json: {key}.{inner}")
-
-
-def _matrix(key: str, rows: dict[str, dict[str, Any]]) -> Markup:
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    lines = []
-    for row, entries in rows.items():
-        where = f"result.json: {key}.{row}"
-        lines.append(Line([row, *(written(key, entries.get(n), f"{where}.{n}") for n in names)]))
-    columns = [Column("", is_text=True), *(Column(str(name)) for name in names)]
-    return Table(columns, lines, words(key)).html()

@@ -15,6 +15,8 @@ from regrow.report.format import MISSING
 from regrow.report.plots import WIDTHS
 from regrow.report.record import link, number
 
+_PLURALS = frozenset({"threads", "steps", "documents", "tokens", "epochs", "parameters"})
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -108,6 +110,8 @@ def figure(
     known = number(value)
     if known is None:
         return MISSING
+    if known == 1 and unit in _PLURALS:
+        unit = unit[:-1]
     after = f" {unit}" if unit else ""
     tip = f"{known}{after}" + (f" · {source}" if source else "")
     return Markup(
