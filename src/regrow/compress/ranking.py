@@ -47,7 +47,8 @@ def head_scores(
 ) -> Tensor:
     """(H,) of one attention block: aggregated by channel, then the L2 norm over a head's."""
     channels = aggregate(statistics, f"blocks.{block}.mixer.{SITES['*']}", batch)
-    return torch.linalg.vector_norm(channels.view(config.heads, config.head_dim), dim=1)
+    scores: Tensor = torch.linalg.vector_norm(channels.view(config.heads, config.head_dim), dim=1)
+    return scores
 
 
 def block_influence(statistics: Statistics, length: int = 1) -> Tensor:

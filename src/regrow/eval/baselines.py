@@ -53,8 +53,8 @@ class TrainingOrder:
                 "or config.yaml); give the run folder of pretrain"
             )
         settings, _ = read_yaml(run / "config.yaml")
-        if settings.get("verb") == "sweep":
-            settings = settings["config"]
+        if "data" not in settings:  # a sweep's settings hold those of its trials
+            settings = settings.get("config", {})
         try:
             data = load_config(DataConfig, base=settings["data"])
             phases = tuple(
