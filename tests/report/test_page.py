@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +162,11 @@ def test_hostile_text_is_only_text(tmp_path: Path) -> None:
     assert not page.tags & {"script", "img"}
     assert "<script>alert(1)</script>" in page.text
     assert not any("javascript:" in target for _, target in page.references)
+
+
+def test_a_page_needs_no_torch() -> None:
+    script = "import sys, regrow.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_the_same_files_give_the_same_bytes(family: Path) -> None:
