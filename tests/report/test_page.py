@@ -308,3 +308,24 @@ def test_unknown_keys_are_shown(tmp_path: Path) -> None:
     assert "3.3" in page.text
     assert "Importance layers" in page.svg_texts
     assert "As it stands in the file" in page.text
+
+
+def test_evaluation_page(tmp_path: Path) -> None:
+    scores = {"loss": 3.9, "bits_per_byte": {"code": 1.7, "all": 1.9}, "tokens": 17_749}
+    model = {**scores, "parameters": 1_970_176, "decode_tokens_per_second": 640.0}
+    model["samples"] = [{"prompt": "def ", "text": "spam():\n    return 1"}]
+    result = {
+        "models": {"base": model, "child": model | {"loss": 4.2}},
+        "baselines": {"bigram": scores | {"trained_tokens": 59_392}},
+        "split": "test",
+        "threads": 1,
+    }
+    page = Page.read(write_page(write_stage(tmp_path, "evaluation", "evaluate", result)))
+    assert page.rows("base") == [
+        ["base", "1.97M", "640", written.MISSING, "3.900", "1.700", "1.900"]
+    ]
+    assert page.rows("bigram") == [
+        ["bigram", written.MISSING, written.MISSING, "59.4k", "3.900", "1.700", "1.900"]
+    ]
+    assert "1 thread" in page.text
+    assert "def spam(): return 1" in page.text
