@@ -180,18 +180,20 @@ class Observer:
 
     def _add(self, site: str, x: Tensor) -> None:
         """Count (B, T, C) activations."""
-        means = torch.einsum("btc,bt->bc", x.abs().float(), self._weights).double().cpu()
+        means = torch.bmm(self._weights[:, None], x.abs().float())[:, 0].double().cpu()
         self._sums[site] += means.sum(0)
         self._squares[site] += means.square().sum(0)
 
     def _add_cosines(self, mask: Tensor) -> None:
         """Count the cosines between all places of the residual stream, (L + 1) x (B, T, D)."""
-        units = [
-            nn.functional.normalize(x.float(), dim=-1).mul_(mask[..., None]).flatten()
-            for x in self._streams
-        ]
-        stacked = torch.stack(units)
-        self._cosines += (stacked @ stacked.T).double().cpu()
+        count = len(self._streams)
+        sums = torch.zeros(count, count, device=mask.device)
+        for row, kept in enumerate(mask):  # one window at a time stays in the CPU's cache
+            places = torch.stack([x[row] for x in self._streams]).float()
+            lengths = torch.linalg.vector_norm(places, dim=-1, keepdim=True)
+            units = (places * (kept[:, None] / lengths.clamp_(min=1e-12))).flatten(1)
+            sums += units @ units.T
+        self._cosines += sums.double().cpu()
         self._streams = []
 
 
