@@ -24,9 +24,7 @@ def test_help_lists_every_verb_and_imports_no_torch() -> None:
         "except SystemExit: pass\n"
         "print('heavy:', sorted({'torch', 'daft', 'transformers'} & set(sys.modules)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "heavy: []" in done.stdout
     for name in SHOWN:
         assert f"  {name} " in done.stdout
@@ -119,3 +117,14 @@ def test_config_show_gives_yaml_that_can_be_run_again(regrow: Command, tmp_path:
     (tmp_path / "again.yaml").write_text(first.stdout)
     again = regrow("config", "show", "pretrain", "--config", "again.yaml")
     assert again.stdout == first.stdout
+
+
+def test_the_config_of_a_run_folder_runs_again_but_only_with_its_verb(
+    regrow: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("verb: curate\nseed: 3\n")
+    done = regrow("config", "show", "curate", "--config", "config.yaml")
+    assert "seed: 3" in done.stdout
+    done = regrow("config", "show", "tokenizer", "--config", "config.yaml", "documents=x")
+    assert done.returncode == 2
+    assert "settings of curate, not of tokenizer" in done.stderr

@@ -99,7 +99,10 @@ def read_settings(
         raise ConfigError(f"{verb.name} takes {expected}, but got {' '.join(bare)}{hint}")
     base = dict(zip(verb.bare, bare, strict=False))
     origin: dict[Location, str] = {(name,): word for name, word in base.items()}
-    return load_config(verb.config_class(), files, overrides, base=base, origin=origin), files
+    config = load_config(
+        verb.config_class(), files, overrides, base=base, origin=origin, verb=verb.name
+    )
+    return config, files
 
 
 def _locate(error: ConfigError, files: list[Path], words: list[str]) -> ConfigError:

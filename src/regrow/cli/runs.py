@@ -87,12 +87,18 @@ def tree(
         print_json({"roots": [_branch(node) for node in roots]})
         return
     for node in roots:
-        if (node.path / "export" / "config.json").exists() or node.children:
+        if _is_model(node):
             _draw(node, root, "", "")
 
 
 def _branch(node: Node) -> dict[str, Any]:
     return {**_summary(node), "children": [_branch(child) for child in node.children]}
+
+
+def _is_model(node: Node) -> bool:
+    """Whether the run made a model, or is at it; what only measures one is no branch."""
+    made = (node.path / "export" / "config.json").exists()
+    return made or (node.state != "done" and (node.path / "checkpoints").exists())
 
 
 def _draw(node: Node, root: Path, first: str, rest: str) -> None:
@@ -103,6 +109,7 @@ def _draw(node: Node, root: Path, first: str, rest: str) -> None:
     ]
     name = node.path.relative_to(root) if node.path != root else node.path
     print_line(f"{first}{name} ({node.verb}{', ' if figures else ''}{', '.join(figures)})")
-    for child in node.children:
-        last = child is node.children[-1]
+    children = [child for child in node.children if _is_model(child)]
+    for child in children:
+        last = child is children[-1]
         _draw(child, root, rest + ("`-- " if last else "|-- "), rest + ("    " if last else "|   "))

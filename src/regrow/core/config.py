@@ -76,7 +76,8 @@ def is_override(word: str) -> bool:
 class _Sources:
     """Settings gathered from all sources, with where each came from."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str = "") -> None:
+        self.verb = verb
         self.data: dict[str, Any] = {}
         self.origin: dict[Location, str] = {}
         self.raw: dict[Location, str] = {}
@@ -89,6 +90,9 @@ class _Sources:
             raise ConfigError(f"{path}: a config is a mapping of settings, not {_kind(value)}")
         for location, line in lines.items():
             self.origin[location] = f"{path}:{line}"
+        named = value.pop("verb", None) if self.verb else None
+        if named not in (None, self.verb):
+            raise ConfigError(f"{path} holds settings of {named}, not of {self.verb}")
         self.data = _merge(self.data, value)
 
     def add_mapping(self, value: Mapping[str, Any], origin: Mapping[Location, str]) -> None:
@@ -309,6 +313,7 @@ def load_config(
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
     origin: Mapping[Location, str] | None = None,
+    verb: str = "",
 ) -> C:
     """A validated config from, weakest first: defaults, ``base``, each file, each override.
 
@@ -318,11 +323,12 @@ def load_config(
         overrides: ``key.path=value`` words; values are YAML 1.2 flow text.
         base: settings already in memory, such as a recipe stage's.
         origin: where each entry of ``base`` came from, for messages.
+        verb: the verb whose settings these are; a run folder's ``config.yaml`` names it.
 
     Raises:
         ConfigError: with every problem, each with its file and line or its word.
     """
-    sources = _Sources()
+    sources = _Sources(verb)
     if base:
         sources.add_mapping(base, origin or {})
     for path in files:

@@ -188,6 +188,20 @@ class Run:
         """The records of what was read so far."""
         return list(self._inputs.values())
 
+    def decide(self, name: str, choose: Callable[[], str]) -> str:
+        """A choice that depends on this machine, made once and kept for every later attempt.
+
+        Args:
+            name: what is chosen ("precision").
+            choose: called the first time only.
+        """
+        path = self.path / "decisions.json"
+        known: dict[str, str] = atomic.read_json(path) if path.exists() else {}
+        if name not in known:
+            known[name] = choose()
+            atomic.write_json(path, known)
+        return known[name]
+
     def log(self, event: str, **fields: Any) -> None:
         """Add one line to ``events.jsonl``."""
         record = {"time": round(time.time(), 3), "event": event, **fields}

@@ -87,7 +87,7 @@ class RecipeConfig(Config):
 class SweepConfig(Config):
     """One verb, once for each value of one setting."""
 
-    verb: str
+    of: str
     """The verb to run."""
     config: dict[str, Any]
     """Its settings but for the one that varies."""

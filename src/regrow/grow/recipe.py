@@ -88,7 +88,7 @@ def stage_config(stage: StageConfig, folders: Mapping[str, Path]) -> tuple[str, 
     from regrow.grow.sweep import trial_configs
 
     ((key, values),) = stage.sweep.items()
-    sweep = SweepConfig(verb=stage.verb, config=settings, key=key, values=values, by=stage.by)
+    sweep = SweepConfig(of=stage.verb, config=settings, key=key, values=values, by=stage.by)
     trial_configs(sweep)
     return "sweep", sweep
 

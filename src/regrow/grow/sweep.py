@@ -25,7 +25,7 @@ def trial_configs(config: SweepConfig) -> dict[str, Config]:
     Raises:
         ConfigError: a value or another setting is wrong for the verb.
     """
-    cls = get_verb(config.verb).config_class()
+    cls = get_verb(config.of).config_class()
     made = {}
     for value in config.values:
         word = f"{config.key}={json.dumps(value)}"
@@ -35,10 +35,10 @@ def trial_configs(config: SweepConfig) -> dict[str, Config]:
 
 def plan(config: SweepConfig) -> Plan:
     """The first trial's plan, and what varies."""
-    verb = get_verb(config.verb)
+    verb = get_verb(config.of)
     first = verb.plan(next(iter(trial_configs(config).values())))
     values = ", ".join(map(str, config.values))
-    note = f"{config.verb} for each {config.key} of {values}; the lowest {config.by} is kept"
+    note = f"{config.of} for each {config.key} of {values}; the lowest {config.by} is kept"
     return Plan(first.title, first.figures, (*first.notes, note))
 
 
@@ -48,7 +48,7 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
     for name, settings in trial_configs(config).items():
         folder = run.path / TRIALS / name
         results[name] = execute(
-            config.verb,
+            config.of,
             settings,
             folder,
             redo_changed=True,
@@ -56,7 +56,7 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
             announce=lambda text, plan: run.announce(text, None),
         )
         if config.by not in results[name]:
-            raise ConfigError(f"by: {config.verb} reports no {config.by!r} to choose by")
+            raise ConfigError(f"by: {config.of} reports no {config.by!r} to choose by")
     best = min(results, key=lambda name: (results[name][config.by], name))
     winner = run.path / TRIALS / best
     if (winner / "inputs.json").exists():
@@ -78,10 +78,12 @@ def run(config: SweepConfig, run: Run) -> dict[str, Any]:
         }
         for value, (name, result) in zip(config.values, results.items(), strict=True)
     ]
-    chosen = {key: value for key, value in results[best].items() if key not in ("verb", "run", "seconds")}
+    chosen = {
+        key: value for key, value in results[best].items() if key not in ("verb", "run", "seconds")
+    }
     return {
         **chosen,
-        "sweep": {"verb": config.verb, "key": config.key, "best": best, "trials": trials},
+        "sweep": {"verb": config.of, "key": config.key, "best": best, "trials": trials},
     }
 
 

@@ -123,7 +123,7 @@ def save(
                 "files": files,
             }
             atomic.write_text(staging / MANIFEST, _manifest_text(manifest))
-        _retain(folder, step, max(2, keep))
+        retain(folder, step, keep)
     except OSError as error:
         where = error.filename or folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -273,15 +273,27 @@ def _write_files(staging: Path, state: State) -> dict[str, dict[str, Any]]:
         return dict(zip((path.name for path in paths), pool.map(finish, paths), strict=True))
 
 
-def _retain(folder: Path, step: int, keep: int) -> None:
-    """Delete all but the newest ``keep``, once the one just written is found in its place."""
+def retain(folder: Path, step: int, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints up to that of ``step``, which is whole.
+
+    :func:`save` does it; a resume does it again, for a process may die between a checkpoint's
+    publication and the deletion of old ones.
+
+    Args:
+        folder: the run's ``checkpoints``.
+        step: of the checkpoint just written, or just verified.
+        keep: at least 2.
+
+    Raises:
+        CheckpointError: that checkpoint is not as its manifest says; nothing was deleted.
+    """
     newest = step_folder(folder, step)
     manifest = atomic.read_json(newest / MANIFEST)
     for name, entry in manifest["files"].items():
         if (newest / name).stat().st_size != entry["bytes"]:
             raise CheckpointError(f"checkpoint {newest} changed while it was written: {name}")
-    older: Sequence[int] = [s for s in steps_in(folder) if s < step]
-    for old in older[: max(0, len(older) - (keep - 1))]:
+    older = [s for s in steps_in(folder) if s < step]
+    for old in older[: max(0, len(older) - (max(2, keep) - 1))]:
         _delete(step_folder(folder, old))
 
 

@@ -103,7 +103,8 @@ class BudgetConfig(Config):
     micro_batch: Count = Field(default=8, gt=0)
     """Sequences in memory at once; has no influence on the result beyond rounding."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the model (its weights stay fp32); auto: bf16 where the machine has it."""
+    """Arithmetic of the model (its weights stay fp32); auto: the
+    faster, timed at the model's own sizes."""
     grad_clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0 for no limit."""
     threads: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 
 from regrow.core import hardware
 from regrow.core.errors import ConfigError
+
+# A flip between two attempts of one recipe would change its bits, so the lead has to be wide.
+_TURNS = 16
+_CLEARLY = 1.3
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -25,14 +30,38 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
-def resolve_precision(
-    name: Literal["auto", "fp32", "bf16"], device: torch.device
-) -> Literal["fp32", "bf16"]:
-    """``auto`` means bf16 where the device multiplies it in hardware."""
-    if name != "auto":
-        return name
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else hardware.has_bf16()
-    return "bf16" if able else "fp32"
+def faster_precision(module: nn.Module, rows: int, device: torch.device) -> Literal["fp32", "bf16"]:
+    """What this machine multiplies faster at the module's own sizes.
+
+    That a CPU has bf16 instructions says little: at small widths, and on some machines at all
+    widths, its fp32 products are faster. So both are timed, in turns, and bf16 has to win clearly,
+    since a tie is not worth the bits.
+
+    Args:
+        module: its median matrix is the one that is timed.
+        rows: rows of the other factor, the tokens of a micro-batch.
+        device: a GPU is taken at its word.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    matrices = sorted((p for p in module.parameters() if p.dim() == 2), key=Tensor.numel)
+    if not hardware.has_bf16() or not matrices:
+        return "fp32"
+    weight = matrices[len(matrices) // 2].detach()
+    factors = {dtype: (torch.ones(min(rows, 1024), weight.shape[1], dtype=dtype), weight.to(dtype).t())
+               for dtype in (torch.float32, torch.bfloat16)}  # fmt: skip
+    times: dict[torch.dtype, list[float]] = {dtype: [] for dtype in factors}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one thread's own time does not depend on who else is computing
+    for turn in range(_TURNS):
+        for dtype, (left, right) in factors.items():
+            started = time.thread_time()
+            left @ right
+            if turn:  # the first one also chooses kernels and allocates
+                times[dtype].append(time.thread_time() - started)
+    torch.set_num_threads(threads)
+    ratio = min(times[torch.float32]) / min(times[torch.bfloat16])
+    return "bf16" if ratio >= _CLEARLY else "fp32"
 
 
 def resolve_threads(threads: int | Literal["auto"]) -> int:

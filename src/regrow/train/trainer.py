@@ -22,7 +22,7 @@ from regrow.core.errors import CheckpointError, Interrupted, RunError
 from regrow.core.run import Run
 from regrow.core.seed import derive
 from regrow.train import checkpoint
-from regrow.train.device import autocast, device_of, resolve_precision, resolve_threads, to_device
+from regrow.train.device import autocast, device_of, faster_precision, resolve_threads, to_device
 from regrow.train.metrics import Window, mfu
 from regrow.train.objective import Loader, Objective, OwnsBackward, Sum
 from regrow.train.optimiser import (
@@ -147,7 +147,7 @@ class Trainer:
         self.kind = kind
         self.module = objective.trainable()
         self.device = device_of(self.module)
-        self.precision = resolve_precision(settings.precision, self.device)
+        self.precision: Literal["fp32", "bf16"] = "fp32"
         self.optimiser = optimiser or build_optimiser(
             self.module, settings.betas, settings.eps, settings.weight_decay
         )
@@ -209,6 +209,15 @@ class Trainer:
             self._finish()
         return self._figures()
 
+    def _precision(self) -> Literal["fp32", "bf16"]:
+        if self.settings.precision != "auto":
+            return self.settings.precision
+        rows = self.settings.micro_batch * self.settings.sequence
+        made = self.run.decide(
+            "precision", lambda: faster_precision(self.module, rows, self.device)
+        )
+        return "bf16" if made == "bf16" else "fp32"
+
     def save(self) -> None:
         """Commit a checkpoint of the present step, unless it is there already."""
         if self._saved_step == self.step:
@@ -246,6 +255,7 @@ class Trainer:
             return
         threads = resolve_threads(self.settings.threads)
         torch.set_num_threads(threads)
+        self.precision = self._precision()
         # Dropout draws from torch's own generator: seed it, and keep it in checkpoints.
         torch.manual_seed(derive(self.settings.seed, "train"))
         newest = self._newest_checkpoint()
@@ -254,6 +264,7 @@ class Trainer:
             self.run.log("training_starts", threads=threads, precision=self.precision)
         else:
             self._restore(checkpoint.load(newest), newest, threads)
+            checkpoint.retain(self.run.checkpoints, self.step, self.settings.keep)
             self.run.metrics.truncate(self.step)
             self.run.log("training_resumes", step=self.step, checkpoint=newest.name)
         self._started = True
