@@ -1,6 +1,6 @@
 """What the loop costs over a bare one: same model, batch, optimiser and threads, interleaved.
 
-    python benchmarks/loop_overhead.py [--threads 1] [--rounds 9] [--steps 20]
+    python benchmarks/loop_overhead.py [--threads 1] [--rounds 9] [--steps 10] [--precision fp32]
 
 A round is ``steps`` steps of the trainer (data, schedule, log, status) and as many of the bare loop
 below, in turn; the figure is the median over rounds of the ratio of their process times (noise-free
@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -73,7 +74,9 @@ class Bare:
             self.optimiser.zero_grad(set_to_none=True)
 
 
-def make_trainer(folder: Path, tokens: np.ndarray, steps: int, threads: int) -> Trainer:
+def make_trainer(
+    folder: Path, tokens: np.ndarray, steps: int, threads: int, precision: Literal["fp32", "bf16"]
+) -> Trainer:
     """The trainer on the same shape, reading a shard."""
     documents = [(part.tolist(), len(part)) for part in np.array_split(tokens, 200)]
     shard = write_shard(folder / "shards", "a", documents, Vocabulary(VOCAB, 0, "none"))
@@ -86,6 +89,7 @@ def make_trainer(folder: Path, tokens: np.ndarray, steps: int, threads: int) -> 
         batch_samples=BATCH,
         micro_batch=MICRO,
         sequence=SEQUENCE,
+        precision=precision,
         threads=threads,
     )
     run = Run.claim(folder / "run", "bench", NoConfig(), quiet=True)
@@ -105,13 +109,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tokens = np.random.default_rng(0).integers(1, VOCAB, 400_000)
     with tempfile.TemporaryDirectory() as name:
         total = options.steps * (options.rounds + 1) + 1
-        trainer = make_trainer(Path(name), tokens, total, options.threads)
-        bare = Bare(tokens, trainer.precision == "bf16")
+        trainer = make_trainer(Path(name), tokens, total, options.threads, options.precision)
+        bare = Bare(tokens, options.precision == "bf16")
         bare.steps(2)
         trainer.train(until_step=2)
         ratios: list[tuple[float, float]] = []
@@ -134,7 +139,7 @@ def main() -> None:
         "overhead_wall": statistics.median(r[1] for r in ratios) - 1,
         "ratios_process_time": [round(r[0], 4) for r in sorted(ratios)],
         "bare_tokens_per_cpu_second": round(statistics.median(rates)),
-        "precision": trainer.precision,
+        "precision": options.precision,
         "threads": options.threads,
         "load_average": os.getloadavg()[0],
         **hardware.fingerprint(),

@@ -184,6 +184,18 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert sum("validation" in r for r in records) == 1
 
 
+def test_a_resume_deletes_what_a_killed_save_left(tmp_path: Path) -> None:
+    settings = dataclasses.replace(make_settings(6), save_every_tokens=2 * 8 * SEQUENCE)
+    first = _trainer(tmp_path / "r", settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "retain", lambda *args: None)
+        first.train()
+    assert checkpoint.steps_in(first.run.checkpoints) == [2, 4, 6]
+    again = _trainer(tmp_path / "r", settings)
+    again.train()
+    assert checkpoint.steps_in(again.run.checkpoints) == [4, 6]
+
+
 def test_ctrl_c_finishes_the_step_and_commits(tmp_path: Path) -> None:
     settings = make_settings(10)
     trainer = _trainer(tmp_path / "r", settings)

@@ -48,8 +48,11 @@ def faster_precision(module: nn.Module, rows: int, device: torch.device) -> Lite
     if not hardware.has_bf16() or not matrices:
         return "fp32"
     weight = matrices[len(matrices) // 2].detach()
-    factors = {dtype: (torch.ones(min(rows, 1024), weight.shape[1], dtype=dtype), weight.to(dtype).t())
-               for dtype in (torch.float32, torch.bfloat16)}  # fmt: skip
+    rows = min(rows, 1024)
+    factors = {
+        dtype: (torch.ones(rows, weight.shape[1], dtype=dtype), weight.to(dtype).t())
+        for dtype in (torch.float32, torch.bfloat16)
+    }
     times: dict[torch.dtype, list[float]] = {dtype: [] for dtype in factors}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # one thread's own time does not depend on who else is computing
