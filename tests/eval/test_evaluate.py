@@ -130,7 +130,7 @@ def test_baselines_count_the_very_tokens_of_a_training_run(
     if swept:
         from regrow.grow.config import SweepConfig
 
-        sweep = SweepConfig(verb="pretrain", config=config, key="optim.lr", values=[1e-3, 2e-3])
+        sweep = SweepConfig(of="pretrain", config=config, key="optim.lr", values=[1e-3, 2e-3])
         execute("sweep", sweep, run, quiet=True)
     else:
         execute("pretrain", load_config(PretrainConfig, base=config), run, quiet=True)
