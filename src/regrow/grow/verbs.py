@@ -136,7 +136,8 @@ _ALL = (
         "regrow.eval.config:EvaluateConfig",
         "regrow.eval.jobs.evaluate",
         "held-out loss by domain, decode speed and samples of one or several models",
-        "regrow evaluate models.base=runs/base shards=runs/shards --run runs/evaluation",
+        "regrow evaluate runs/base shards=runs/shards --run runs/evaluation",
+        bare=("models",),
     ),
     Verb(
         "sweep",
