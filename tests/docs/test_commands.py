@@ -39,10 +39,9 @@ def test_every_command_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for page in PAGES:
         for words in commands(page):
             assert words[0] == "regrow", words
-            try:
+            with pytest.raises(SystemExit) as end:
                 main([*words[1:], *SMALLER.get(words[1], ())])
-            except SystemExit as end:
-                assert end.code in (0, None), (page, words)
+            assert end.value.code in (0, None), (page, words)
             ran += 1
         for block in blocks(page, "python"):
             if block.startswith("import torch"):  # whole examples; the others are fragments
