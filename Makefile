@@ -39,7 +39,6 @@ check: lint
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow -n 0 tests/train/test_tinyshakespeare.py --timeout 900
 
 slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -m slow -n 0 --timeout 3600
