@@ -64,8 +64,8 @@ class ShapeConfig(Config):
     max_positions: int | None = Field(default=None, gt=0)
     """Longest sequence; by default 4096, or the training sequence when that is longer."""
     init_std: float | None = Field(default=None, gt=0)
-    """Standard deviation of the initial weights; by default the layout's, or 0.6 / sqrt(width) where
-    that is more: below a width of 900 the usual 0.02 starves the residual stream at first."""
+    """Standard deviation of the initial weights; by default the layout's, or 0.6 / sqrt(width)
+    where that is more: below a width of 900 the usual 0.02 starves the residual stream at first."""
     bos_id: int | None = Field(default=None, ge=0)
     """Id that opens a text; by default the tokenizer's."""
     eos_id: int | None = Field(default=None, ge=0)
