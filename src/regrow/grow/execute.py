@@ -86,6 +86,9 @@ def execute(
         if is_done(folder) and not verb.composite:
             announce(f"{verb.name}: finished before, in {folder}", None)
             return _read_result(folder)
+        if is_done(folder):
+            announce(f"{verb.name}: finished before in {folder}; looks for what has changed", None)
+            return _work(verb, config, run)
         how = "starts" if run.fresh else "goes on"
         announce(f"{verb.name}: {how} in {folder}", plan or verb.plan(config))
         return _work(verb, config, run)
