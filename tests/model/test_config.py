@@ -130,7 +130,7 @@ def test_derived_values_and_layout_defaults() -> None:
     [
         ({"kv_heads": 3}, "nearest legal kv_heads: 2, 4"),
         ({"hidden_size": 130}, "hidden_size 128 or 132"),
-        ({"pattern": "M-*-"}, "'M' at index 0 .Mamba-2"),
+        ({"pattern": "E-*-"}, "'E' at index 0 .mixture"),
         ({"pattern": "*-x-"}, "'x' at index 2; use"),
         ({"pattern": "*-*-*-*-"}, "has 4 pairs"),
         ({"pattern": "*--"}, None),

@@ -25,6 +25,11 @@ class KeyValues:
     keys: Tensor
     values: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.keys.nbytes + self.values.nbytes
+
     def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store (B, T, K, C) at ``start``; returns all that is stored up to there.
 
@@ -49,7 +54,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads = config.heads, config.kv_heads
-        self.head_dim = config.head_dim
+        self.head_dim, self.window = config.head_dim, config.sliding_window
         query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.q_proj = linear(config.hidden_size, query, config.qkv_bias)
         self.k_proj = linear(config.hidden_size, key, config.qkv_bias)
@@ -93,6 +98,8 @@ class Attention(nn.Module):
             queries, keys = rotate(queries, cos, sin, dtype), rotate(keys, cos, sin, dtype)
         if state is not None:
             keys, values = state.extend(context.start, keys, values)
+            if self.window is not None and time == 1 and context.mask is None:
+                keys, values = keys[:, -self.window :], values[:, -self.window :]
         mixed = self._attend(queries.to(dtype), keys.to(dtype), values.to(dtype), context.mask)
         return cast(Tensor, self.o_proj(mixed.reshape(batch, time, -1)))
 

@@ -31,16 +31,23 @@ class SequenceContext:
         rotation: cosine and sine for the rotary embedding, or None without one.
         mask: (B or 1, 1, T, S) bool, True where attention may look; None for plain causal.
         start: tokens that the caches already hold.
+        documents: (B, T) a number of its own for each document of a row, or None for one each.
+        positions: (B, T) place of each token in its document, where there are documents.
+        valid: (B, T) bool, False where a token is padding; None where none is.
     """
 
     rotation: tuple[Tensor, Tensor] | None
     mask: Tensor | None
     start: int
+    documents: Tensor | None = None
+    positions: Tensor | None = None
+    valid: Tensor | None = None
 
 
 BLOCKS: Registry[type[nn.Module]] = Registry(
     "block",
     {
+        "M": "regrow.model.mamba2:Mamba2",
         "*": "regrow.model.attention:Attention",
         "-": "regrow.model.mlp:MLP",
     },

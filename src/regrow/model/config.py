@@ -24,12 +24,17 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "rotary_fraction": 0.5,
         "init_std": 0.0134,
     },
+    "mistral": {},
+    "qwen2": {"qkv_bias": True},
+    "qwen3": {"qk_norm": True},
+    # Mamba-2-Hybrid (arXiv 2406.07887): no position encoding; the Mamba-2 blocks give the order.
+    "nemotron_h": {"activation": "relu2", "rotary_fraction": 0.0},
+    "mamba2": {},
 }
 
-#: Symbols of a pattern that this version can build. ``M`` (Mamba-2) joins with its block.
-SYMBOLS = "*-"
+#: Symbols of a pattern: Mamba-2, attention, MLP.
+SYMBOLS = "M*-"
 _KNOWN_ELSEWHERE = {
-    "M": "Mamba-2",
     "E": "mixture of experts",
     "G": "gated delta net",
     "D": "another attention",
@@ -62,6 +67,92 @@ class RopeScaling(Config):
         return self
 
 
+class MambaConfig(Config):
+    """Sizes of the Mamba-2 blocks (arXiv 2405.21060), and how they start. Zero means *derive it*."""
+
+    state: int = Field(default=128, gt=0, le=1 << 14)
+    """State channels of each head channel."""
+    head_dim: int = Field(default=64, gt=0, le=1 << 14)
+    """Channels of one head."""
+    heads: int = Field(default=0, ge=0, le=1 << 16)
+    """Heads of one block; derived: expand x hidden_size / head_dim."""
+    groups: int = Field(default=0, ge=0, le=1 << 12)
+    """Groups of heads that share their input and output matrices and the gated norm; derived:
+    8, or the largest number below that divides the heads."""
+    expand: int = Field(default=2, gt=0, le=64)
+    """Inner width over hidden_size; read only where heads is not given."""
+    conv: int = Field(default=4, gt=0, le=64)
+    """Tokens that the causal convolution sees, its own included."""
+    chunk: int = Field(default=64, gt=0, le=4096)
+    """Tokens that the scan takes at once; decides speed, not the result."""
+    conv_bias: bool = True
+    """Bias of the convolution."""
+    proj_bias: bool = False
+    """Bias of the input and output projections."""
+    dt_low: float = Field(default=0.0, ge=0.0)
+    """Time steps are raised to this."""
+    dt_high: float | None = Field(default=None, gt=0.0)
+    """Time steps are cut to this; none by default."""
+    dt_min: float = Field(default=1e-3, gt=0.0)
+    """Smallest time step at the start of training."""
+    dt_max: float = Field(default=0.1, gt=0.0)
+    """Largest time step at the start of training."""
+    dt_floor: float = Field(default=1e-4, gt=0.0)
+    """Time steps at the start are raised to this."""
+    a_min: float = Field(default=1.0, gt=0.0)
+    """Slowest decay rate at the start of training."""
+    a_max: float = Field(default=16.0, gt=0.0)
+    """Fastest decay rate at the start of training."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        pairs = (("dt_min", "dt_max"), ("a_min", "a_max"), ("dt_low", "dt_high"))
+        for low, high in pairs:
+            above = getattr(self, high)
+            if above is not None and getattr(self, low) > above:
+                raise ValueError(f"{low} ({getattr(self, low)}) exceeds {high} ({above})")
+        return self
+
+    @property
+    def inner(self) -> int:
+        """Channels of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels that the convolution mixes: inputs, input matrices, output matrices."""
+        return self.inner + 2 * self.groups * self.state
+
+    @property
+    def projection(self) -> int:
+        """Outputs of the input projection: gate, what the convolution reads, time steps."""
+        return self.inner + self.conv_channels + self.heads
+
+    def resolve(self, hidden_size: int) -> MambaConfig:
+        """With ``heads`` and ``groups`` derived where they are zero.
+
+        Raises:
+            ValueError: sizes that do not divide one another, with the nearest legal values.
+        """
+        heads, groups = self.heads, self.groups
+        if not heads:
+            if self.expand * hidden_size % self.head_dim:
+                raise ValueError(
+                    f"mamba.heads is not given and mamba.head_dim {self.head_dim} does not divide "
+                    f"{self.expand} x hidden_size {hidden_size}; give mamba.heads, or use a "
+                    f"mamba.head_dim of {_nearest_divisors(self.expand * hidden_size, self.head_dim)}"
+                )
+            heads = self.expand * hidden_size // self.head_dim
+        if not groups:
+            groups = next(g for g in range(min(8, heads), 0, -1) if heads % g == 0)
+        if heads % groups:
+            raise ValueError(
+                f"mamba.groups {groups} does not divide mamba.heads {heads}; "
+                f"nearest legal mamba.groups: {_nearest_divisors(heads, groups)}"
+            )
+        return self.replace(heads=heads, groups=groups)
+
+
 class ModelConfig(Config):
     """Everything that fixes a decoder's parameters and its function.
 
@@ -73,8 +164,8 @@ class ModelConfig(Config):
     """Attention+MLP pairs, as Hugging Face counts; for any other pattern, its length."""
     hidden_size: int = Field(gt=0, le=1 << 18)
     """Width of the residual stream."""
-    heads: int = Field(gt=0, le=1 << 14)
-    """Query heads of each attention block."""
+    heads: int = Field(default=0, ge=0, le=1 << 14)
+    """Query heads of each attention block; needed where the pattern has one."""
     vocab_size: int = Field(gt=0, le=1 << 24)
     """Rows of the embedding and of the output head."""
     intermediate_size: int = Field(default=0, ge=0, le=1 << 20)
@@ -86,9 +177,13 @@ class ModelConfig(Config):
     tie_embeddings: bool = False
     """Whether the output head is the embedding matrix."""
     pattern: str = Field(default="", max_length=8192)
-    """One symbol a block: ``*`` attention, ``-`` MLP. Derived: ``*-`` for each layer."""
-    layout: str = "llama"
-    """Hugging Face family that the model is read from and exported as."""
+    """One symbol a block: ``M`` Mamba-2, ``*`` attention, ``-`` MLP; ``|`` (a pipeline cut) is
+    passed over. Derived: ``*-`` for each layer."""
+    layout: str = ""
+    """Hugging Face family that the model is read from and exported as; derived: llama, with
+    Mamba-2 blocks nemotron_h, or mamba2 where there is nothing else."""
+    mamba: MambaConfig | None = None
+    """Sizes of the Mamba-2 blocks; only where the pattern has one."""
     norm: Norm = "rmsnorm"
     """``rmsnorm``, or ``layernorm1p``: LayerNorm with a bias and a gain stored minus one."""
     norm_eps: float = Field(default=1e-5, gt=0.0, lt=1.0)
@@ -109,6 +204,8 @@ class ModelConfig(Config):
     """Stretching of the rotary frequencies; none by default."""
     rotary_fraction: float = Field(default=1.0, ge=0.0, le=1.0)
     """Share of each head's channels that is rotated; 0 for no position encoding."""
+    sliding_window: int | None = Field(default=None, gt=0)
+    """Tokens that attention looks back on, its own included; none for all."""
     max_positions: int = Field(default=4096, gt=0)
     """Longest sequence the model is meant for, in tokens."""
     init_std: float = Field(default=0.02, gt=0.0)
@@ -124,12 +221,32 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:
+        given = self.model_fields_set
+        own = self.__dict__  # the model is frozen for its users, not for its validator
+        own["pattern"] = self.pattern.replace("|", "") or "*-" * self.layers
+        self._check_pattern()
+        if not self.layout:
+            own["layout"] = _layout(self.pattern)
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout {self.layout!r} is unknown (known: {', '.join(LAYOUTS)})")
-        given = self.model_fields_set
-        derived = {k: v for k, v in LAYOUTS[self.layout].items() if k not in given}
-        self.__dict__.update(derived)  # the model is frozen for its users, not for its validator
-        gated = self.activation == "swiglu"
+        own.update({k: v for k, v in LAYOUTS[self.layout].items() if k not in given})
+        if "*" in self.pattern:
+            self._derive_heads()
+        elif not self.heads:
+            own.update(kv_heads=0, head_dim=0)
+        if not self.intermediate_size and "-" in self.pattern:
+            width = self.hidden_size
+            own["intermediate_size"] = -(-8 * width // 192) * 64 if self.gated else 4 * width
+        if "M" in self.pattern:
+            own["mamba"] = (self.mamba or MambaConfig()).resolve(self.hidden_size)
+        elif self.mamba is not None:
+            raise ValueError(f"mamba is set, but pattern {self.pattern!r} has no Mamba-2 block (M)")
+        self._check_rotation()
+        return self
+
+    def _derive_heads(self) -> None:
+        if not self.heads:
+            raise ValueError(f"heads is needed: pattern {self.pattern!r} has attention")
         if not self.head_dim:
             if self.hidden_size % self.heads:
                 legal = _multiples(self.hidden_size, self.heads)
@@ -140,20 +257,17 @@ class ModelConfig(Config):
             self.__dict__["head_dim"] = self.hidden_size // self.heads
         if not self.kv_heads:
             self.__dict__["kv_heads"] = self.heads
-        if not self.intermediate_size:
-            width = -(-8 * self.hidden_size // (3 * 64)) * 64 if gated else 4 * self.hidden_size
-            self.__dict__["intermediate_size"] = width
-        if not self.pattern:
-            self.__dict__["pattern"] = "*-" * self.layers
-        self._check_pattern()
-        self._check_heads()
-        return self
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"kv_heads {self.kv_heads} does not divide heads {self.heads}; "
+                f"nearest legal kv_heads: {_nearest_divisors(self.heads, self.kv_heads)}"
+            )
 
     def _check_pattern(self) -> None:
         for index, symbol in enumerate(self.pattern):
             if symbol not in SYMBOLS:
                 what = _KNOWN_ELSEWHERE.get(symbol)
-                known = f" ({what}, which this version cannot build)" if what else ""
+                known = f" ({what}, which regrow does not build)" if what else ""
                 raise ValueError(
                     f"pattern symbol {symbol!r} at index {index}{known}; use {' '.join(SYMBOLS)}"
                 )
@@ -164,14 +278,7 @@ class ModelConfig(Config):
                 f"layers is {self.layers}, but pattern {self.pattern!r} has {expected} {counted}"
             )
 
-    def _check_heads(self) -> None:
-        if self.heads % self.kv_heads:
-            legal = [k for k in range(1, self.heads + 1) if self.heads % k == 0]
-            near = sorted(legal, key=lambda k: abs(k - self.kv_heads))[:2]
-            raise ValueError(
-                f"kv_heads {self.kv_heads} does not divide heads {self.heads}; "
-                f"nearest legal kv_heads: {', '.join(map(str, sorted(near)))}"
-            )
+    def _check_rotation(self) -> None:
         if self.rotary_dim % 2:
             below, above = ((self.rotary_dim + s) / self.head_dim for s in (-1, 1))
             raise ValueError(
@@ -212,7 +319,24 @@ class ModelConfig(Config):
         """
         if "layers" in changes and "pattern" not in changes and self.is_transformer:
             changes["pattern"] = ""
+        if "pattern" in changes and "M" not in (changes["pattern"] or "M"):
+            changes.setdefault("mamba", None)
         return super().replace(**changes)
+
+
+def _layout(pattern: str) -> str:
+    """The family that can hold a pattern, or comes nearest."""
+    if "M" not in pattern:
+        return "llama"
+    return "nemotron_h" if pattern.strip("M") else "mamba2"
+
+
+def _nearest_divisors(value: int, wanted: int) -> str:
+    """The divisors of ``value`` next to ``wanted``, in words."""
+    near = sorted(
+        (d for d in range(1, value + 1) if value % d == 0), key=lambda d: abs(d - wanted)
+    )
+    return ", ".join(map(str, sorted(near[:2])))
 
 
 def _multiples(value: int, factor: int) -> str:

@@ -63,29 +63,40 @@ class Decoder(nn.Module):
             fill_normal(self.head.matrix, std, generator)
 
     def forward(
-        self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None
+        self,
+        tokens: Tensor,
+        documents: Tensor | None = None,
+        cache: Cache | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """Next-token logits.
 
         Args:
             tokens: (B, T) int64 ids.
             documents: (B, T) integers, constant within a document. Attention stays inside each
-                run of equal values and positions restart with it.
+                run of equal values, Mamba-2 states start anew with it, and so do positions.
             cache: what earlier calls left; the tokens follow those it holds, and it grows.
+            valid: (B, T) bool, False where a token is padding, wherever in its row. Padding is
+                never looked at, takes no position and leaves states as they are; its own logits
+                mean nothing.
 
         Returns:
             (B, T, V) logits.
 
         Raises:
-            ValueError: both documents and a cache, or a cache that is full.
+            ValueError: documents together with a cache or with padding, or a cache that is full.
         """
-        return cast(Tensor, self.head(self.hidden(tokens, documents, cache)))
+        return cast(Tensor, self.head(self.hidden(tokens, documents, cache, valid)))
 
     def hidden(
-        self, tokens: Tensor, documents: Tensor | None = None, cache: Cache | None = None
+        self,
+        tokens: Tensor,
+        documents: Tensor | None = None,
+        cache: Cache | None = None,
+        valid: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, (B, T, D); arguments as in :meth:`forward`."""
-        context = self._context(tokens, documents, cache)
+        context = self._context(tokens, documents, cache, valid)
         x = self.embed(tokens)
         for index, block in enumerate(self.blocks):
             x = block(x, context, cache.states[index] if cache is not None else None)
@@ -109,37 +120,81 @@ class Decoder(nn.Module):
         return Cache(states, 0, capacity)
 
     def _context(
-        self, tokens: Tensor, documents: Tensor | None, cache: Cache | None
+        self,
+        tokens: Tensor,
+        documents: Tensor | None,
+        cache: Cache | None,
+        valid: Tensor | None,
     ) -> SequenceContext:
         time, device = tokens.shape[1], tokens.device
         start = cache.length if cache is not None else 0
-        mask: Tensor | None = None
-        positions = torch.arange(start, start + time, device=device)
-        if documents is not None:
-            if cache is not None:
-                raise ValueError(
-                    "packed documents cannot be decoded with a cache: pass one of them"
-                )
-            positions, mask = _packed(documents)
-        elif start and time > 1:
-            mask = positions[:, None] >= torch.arange(start + time, device=device)
-            mask = mask[None, None]
+        if documents is not None and cache is not None:
+            raise ValueError("packed documents cannot be decoded with a cache: pass one of them")
+        if documents is not None and valid is not None:
+            raise ValueError("packed documents have no padding: pass documents or valid, not both")
         if cache is not None and start + time > cache.capacity:
             raise ValueError(f"the cache has room for {cache.capacity} tokens, not {start + time}")
-        if not self.config.rotary_dim:
-            return SequenceContext(None, mask, start)
-        if self._frequencies.device != device:
-            self._frequencies = self._frequencies.to(device)
-        return SequenceContext(rotation(positions, self._frequencies), mask, start)
+        window = self.config.sliding_window
+        mask: Tensor | None = None
+        places: Tensor | None = None
+        if documents is not None:
+            places, documents, mask = _packed(documents, window)
+            positions = places
+        elif valid is not None or (cache is not None and cache.valid is not None):
+            positions, mask = _padded(tokens, cache, valid, window)
+        else:
+            positions = torch.arange(start, start + time, device=device)
+            if time > 1 and (start or (window is not None and window < time)):
+                mask = _near(positions, torch.arange(start + time, device=device), window)
+                mask = mask[None, None]
+        rotary = None
+        if self.config.rotary_dim:
+            if self._frequencies.device != device:
+                self._frequencies = self._frequencies.to(device)
+            rotary = rotation(positions, self._frequencies)
+        return SequenceContext(rotary, mask, start, documents, places, valid)
 
 
-def _packed(documents: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions (B, T) that restart with each document, and the (B, 1, T, T) mask inside them."""
+def _near(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """(..., T, S) True where a key lies at or before the query, and inside the window."""
+    distance = queries[..., :, None] - keys[..., None, :]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def _packed(documents: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions (B, T) that restart with each document, a number (B, T) of its own for each, and
+    the (B, 1, T, T) mask inside them.
+    """
     batch, time = documents.shape
-    index = torch.arange(time, device=documents.device).expand(batch, time)
+    index = torch.arange(time, device=documents.device)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    first = torch.where(begins, index, 0).cummax(dim=1).values
     # Two tokens share a document exactly when the same token begins theirs.
-    mask = (first[:, :, None] == first[:, None, :]).tril()
-    return index - first, mask[:, None]
+    first = torch.where(begins, index.expand(batch, time), 0).cummax(dim=1).values
+    mask = (first[:, :, None] == first[:, None, :]) & _near(index, index, window)
+    return index - first, first, mask[:, None]
+
+
+def _padded(
+    tokens: Tensor, cache: Cache | None, valid: Tensor | None, window: int | None
+) -> tuple[Tensor, Tensor]:
+    """Positions (B, T) that count real tokens only, and the (B, 1, T, S) mask that hides padding."""
+    batch, time = tokens.shape
+    start = cache.length if cache is not None else 0
+    everywhere = torch.ones(batch, time, dtype=torch.bool, device=tokens.device)
+    seen = valid = everywhere if valid is None else valid
+    if cache is not None:
+        if cache.valid is None:
+            shape = (batch, cache.capacity)
+            cache.valid = torch.ones(shape, dtype=torch.bool, device=tokens.device)
+        cache.valid[:, start : start + time] = valid
+        seen = cache.valid[:, : start + time]
+    places = (seen.cumsum(1) - 1).clamp_(min=0)
+    slots = torch.arange(start + time, device=tokens.device)
+    mask = (slots[start:, None] >= slots) & seen[:, None, :]
+    if window is not None:
+        mask &= places[:, start:, None] - places[:, None, :] < window
+    # Padding may look at itself: a row of the mask without any True has no softmax.
+    mask |= slots[start:, None] == slots
+    return places[:, start:], mask[:, None]

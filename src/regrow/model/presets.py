@@ -1,15 +1,15 @@
 """Published shapes by name; each is checked against its published parameter count in the tests.
 
 Sources: Nemotron-4 15B (arXiv 2402.16819, table 1); Minitron (arXiv 2407.14679); LLM pruning and
-distillation in practice (arXiv 2408.11796); the 8B transformer of the Mamba-2-Hybrid study
-(arXiv 2406.07887).
+distillation in practice (arXiv 2408.11796); the transformer, the Mamba-2 and the hybrid of the
+Mamba-2-Hybrid study (arXiv 2406.07887), 8B each; Nemotron-H 8B (arXiv 2504.03624).
 """
 
 from __future__ import annotations
 
 from regrow.core.errors import ConfigError
 from regrow.core.registry import nearest
-from regrow.model.config import ModelConfig, RopeScaling
+from regrow.model.config import MambaConfig, ModelConfig, RopeScaling
 
 _LLAMA31_ROPE = RopeScaling(
     kind="llama3",
@@ -18,6 +18,9 @@ _LLAMA31_ROPE = RopeScaling(
     high_freq_factor=4.0,
     original_max_positions=8192,
 )
+
+#: 128 heads of 64 channels; chunks of 128 as in the published training.
+_MAMBA_8B = MambaConfig(state=128, head_dim=64, heads=128, groups=8, conv=4, chunk=128)
 
 PRESETS: dict[str, ModelConfig] = {
     "nemotron4-15b": ModelConfig(
@@ -58,6 +61,19 @@ PRESETS: dict[str, ModelConfig] = {
     "transformer-8b": ModelConfig(
         layout="nemotron", layers=32, hidden_size=4096, intermediate_size=16384,
         heads=32, kv_heads=32, head_dim=128, vocab_size=256000, init_std=0.02,
+    ),
+    "mamba2-8b": ModelConfig(
+        layers=56, hidden_size=4096, vocab_size=256000, pattern="M" * 56, mamba=_MAMBA_8B,
+    ),
+    "mamba2-hybrid-8b": ModelConfig(
+        layers=56, hidden_size=4096, intermediate_size=16384, activation="gelu",
+        heads=32, kv_heads=8, head_dim=128, vocab_size=256000,
+        pattern="M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-", mamba=_MAMBA_8B,
+    ),
+    "nemotronh-8b": ModelConfig(
+        layers=52, hidden_size=4096, intermediate_size=21504,
+        heads=32, kv_heads=8, head_dim=128, vocab_size=131072, max_positions=8192,
+        pattern="M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-", mamba=_MAMBA_8B,
     ),
 }  # fmt: skip
 

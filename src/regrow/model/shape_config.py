@@ -11,7 +11,52 @@ from regrow.core.config import Config
 from regrow.core.errors import ConfigError
 from regrow.core.registry import nearest
 from regrow.model.config import Activation, ModelConfig, Norm, RopeScaling
+from regrow.model.pattern import allocate
 from regrow.model.presets import PRESETS
+
+
+_RATIOS = ("attention_ratio", "mlp_ratio")
+
+
+class MambaShape(Config):
+    """Settings of :class:`regrow.model.config.MambaConfig`; null as in :class:`ShapeConfig`."""
+
+    state: int | None = Field(default=None, gt=0)
+    """State channels of each head channel; by default 128."""
+    head_dim: int | None = Field(default=None, gt=0)
+    """Channels of one head; by default 64."""
+    heads: int | None = Field(default=None, gt=0)
+    """Heads of one block; by default expand x hidden_size / head_dim."""
+    groups: int | None = Field(default=None, gt=0)
+    """Groups of heads with matrices of their own; by default 8 or what divides the heads."""
+    expand: int | None = Field(default=None, gt=0)
+    """Inner width over hidden_size where heads is not given; by default 2."""
+    conv: int | None = Field(default=None, gt=0)
+    """Tokens that the causal convolution sees; by default 4."""
+    chunk: int | None = Field(default=None, gt=0)
+    """Tokens that the scan takes at once; by default 64."""
+    conv_bias: bool | None = None
+    """Bias of the convolution; by default there is one."""
+    proj_bias: bool | None = None
+    """Bias of the projections; by default there is none."""
+    dt_low: float | None = Field(default=None, ge=0)
+    """Time steps are raised to this; by default 0."""
+    dt_high: float | None = Field(default=None, gt=0)
+    """Time steps are cut to this; by default not."""
+    dt_min: float | None = Field(default=None, gt=0)
+    """Smallest time step at the start; by default 0.001."""
+    dt_max: float | None = Field(default=None, gt=0)
+    """Largest time step at the start; by default 0.1."""
+    dt_floor: float | None = Field(default=None, gt=0)
+    """Time steps at the start are raised to this; by default 0.0001."""
+    a_min: float | None = Field(default=None, gt=0)
+    """Slowest decay rate at the start; by default 1."""
+    a_max: float | None = Field(default=None, gt=0)
+    """Fastest decay rate at the start; by default 16."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not null."""
+        return {key: value for key, value in self.as_json().items() if value is not None}
 
 
 class ShapeConfig(Config):
@@ -38,9 +83,17 @@ class ShapeConfig(Config):
     tie_embeddings: bool | None = None
     """Whether the output head is the embedding matrix; by default not."""
     pattern: str | None = None
-    """One symbol a block: ``*`` attention, ``-`` MLP; by default ``*-`` for each layer."""
+    """One symbol a block: ``M`` Mamba-2, ``*`` attention, ``-`` MLP; by default ``*-`` for each
+    layer."""
+    attention_ratio: float | None = Field(default=None, ge=0, le=1)
+    """Share of attention among the layers, spread evenly; gives the pattern, with Mamba-2 for
+    what neither ratio asks for."""
+    mlp_ratio: float | None = Field(default=None, ge=0, le=1)
+    """Share of MLPs among the layers, spread over those without attention."""
+    mamba: MambaShape | None = None
+    """Sizes of the Mamba-2 blocks."""
     layout: str | None = None
-    """Hugging Face family to export as; by default llama."""
+    """Hugging Face family to export as; by default llama, with Mamba-2 nemotron_h or mamba2."""
     norm: Norm | None = None
     """Kind of norm; by default the layout's."""
     norm_eps: float | None = Field(default=None, gt=0)
@@ -61,6 +114,8 @@ class ShapeConfig(Config):
     """Stretching of the rotary frequencies."""
     rotary_fraction: float | None = Field(default=None, ge=0, le=1)
     """Share of each head's channels that is rotated; by default the layout's."""
+    sliding_window: int | None = Field(default=None, gt=0)
+    """Tokens that attention looks back on; by default all."""
     max_positions: int | None = Field(default=None, gt=0)
     """Longest sequence; by default 4096, or the training sequence when that is longer."""
     init_std: float | None = Field(default=None, gt=0)
@@ -107,16 +162,18 @@ class ShapeConfig(Config):
         Raises:
             ConfigError: an unknown preset, a required setting missing, or an impossible shape.
         """
-        given = {key: getattr(self, key) for key in type(self).model_fields if key != "preset"}
-        given = {key: value for key, value in given.items() if value is not None}
+        names = ShapeConfig.model_fields.keys() - {"preset", "mamba", *_RATIOS}
+        given = {key: value for key in names if (value := getattr(self, key)) is not None}
         try:
+            if any(getattr(self, key) is not None for key in _RATIOS):
+                given["pattern"] = self._allocated(given)
             if self.preset is not None:
                 if self.preset not in PRESETS:
                     raise ConfigError(
                         f"model.preset: unknown preset {self.preset!r}"
                         f"{nearest(self.preset, list(PRESETS))} (known: {', '.join(PRESETS)})"
                     )
-                return PRESETS[self.preset].replace(**given)
+                return self._changed(PRESETS[self.preset], given)
             missing = [key for key in ("layers", "hidden_size") if key not in given]
             if missing:
                 raise ConfigError(
@@ -126,6 +183,8 @@ class ShapeConfig(Config):
                         for key in missing
                     ],
                 )
+            if self.mamba is not None:
+                given["mamba"] = self.mamba.given()
             defaults: dict[str, Any] = {
                 "vocab_size": vocab_size,
                 "heads": _heads(given["hidden_size"], given.get("head_dim")),
@@ -139,6 +198,37 @@ class ShapeConfig(Config):
             return model if "init_std" in given else model.replace(init_std=wide_enough)
         except ValidationError as error:
             raise ConfigError("the model's shape is impossible", _lines(error)) from error
+
+
+    def _allocated(self, given: dict[str, Any]) -> str:
+        """The pattern of the ratios; ``layers`` is then its length."""
+        if "pattern" in given:
+            raise ConfigError(
+                "model.pattern: set together with attention_ratio or mlp_ratio, which give the "
+                "pattern; leave one out"
+            )
+        layers = given.get("layers")
+        if layers is None and self.preset in PRESETS:
+            layers = len(PRESETS[self.preset].pattern)
+        if layers is None:
+            raise ConfigError("model.layers: required for a pattern from ratios, but not set")
+        given["layers"] = layers
+        try:
+            return allocate(layers, self.attention_ratio or 0.0, self.mlp_ratio or 0.0)
+        except ValueError as error:
+            raise ConfigError(f"model.{error}") from error
+
+    def _changed(self, preset: ModelConfig, given: dict[str, Any]) -> ModelConfig:
+        """A preset with these settings in place of its own."""
+        own = self.mamba.given() if self.mamba is not None else {}
+        if preset.mamba is not None and "M" in given.get("pattern", "M"):
+            sizes = preset.mamba.as_json()
+            if "hidden_size" in given or own.keys() & {"expand", "head_dim"}:
+                sizes |= {"heads": 0}  # they follow the width unless they are given
+            given["mamba"] = sizes | own
+        elif own:
+            given["mamba"] = own
+        return preset.replace(**given)
 
 
 def _heads(hidden_size: int, head_dim: int | None) -> int:

@@ -41,7 +41,21 @@ def _mlp(config: ModelConfig, name: str) -> Iterator[tuple[str, Shape]]:
     yield from _linear(f"{name}.down_proj", inner, width, config.mlp_bias)
 
 
+def _mamba(config: ModelConfig, name: str) -> Iterator[tuple[str, Shape]]:
+    sizes = config.mamba
+    assert sizes is not None  # a config with M has them
+    yield from _linear(f"{name}.in_proj", config.hidden_size, sizes.projection, sizes.proj_bias)
+    yield f"{name}.conv1d.weight", (sizes.conv_channels, 1, sizes.conv)
+    if sizes.conv_bias:
+        yield f"{name}.conv1d.bias", (sizes.conv_channels,)
+    for part in ("A_log", "D", "dt_bias"):
+        yield f"{name}.dynamics.{part}", (sizes.heads,)
+    yield f"{name}.norm.weight", (sizes.inner,)
+    yield from _linear(f"{name}.out_proj", sizes.inner, config.hidden_size, sizes.proj_bias)
+
+
 _BLOCKS: dict[str, Callable[[ModelConfig, str], Iterator[tuple[str, Shape]]]] = {
+    "M": _mamba,
     "*": _attention,
     "-": _mlp,
 }
@@ -87,12 +101,27 @@ def parameters(config: ModelConfig) -> int:
     return non_embedding_parameters(config) + matrices * config.vocab_size * config.hidden_size
 
 
+def scan_flops_per_token(config: ModelConfig) -> int:
+    """Forward FLOPs of the state-space scans on one token, all blocks, in chunks of Q tokens.
+
+    ``2 (Q N G + Q H P + 2 H P N)`` a block: G groups, H heads of P channels, N state channels.
+
+    Source: the matrix products of the chunked form (arXiv 2405.21060, section 6).
+    """
+    sizes = config.mamba
+    if sizes is None:
+        return 0
+    inside = sizes.chunk * (sizes.state * sizes.groups + sizes.inner)
+    return config.pattern.count("M") * 2 * (inside + 2 * sizes.inner * sizes.state)
+
+
 def flops_per_token(config: ModelConfig, sequence: int, causal: bool = False) -> int:
     """Model FLOPs of training on one token, forward and backward.
 
-    ``6 (N + V d) + 12 L H c s``: N non-embedding parameters, V vocabulary, d hidden size, L
-    attention blocks, H heads of c channels, s sequence. The input embedding is a look-up and does
-    not count, the output projection does, recomputation does not.
+    ``6 (N + V d) + 12 L H c s + 3 x scans``: N non-embedding parameters, V vocabulary, d hidden
+    size, L attention blocks, H heads of c channels, s sequence; scans as in
+    :func:`scan_flops_per_token`. The input embedding is a look-up and does not count, the output
+    projection does, recomputation does not.
 
     Args:
         config: the shape.
@@ -104,8 +133,10 @@ def flops_per_token(config: ModelConfig, sequence: int, causal: bool = False) ->
         93.999 GFLOP a token at 4096.
     """
     dense = 6 * (non_embedding_parameters(config) + config.vocab_size * config.hidden_size)
-    attention = 12 * config.pattern.count("*") * config.heads * config.head_dim * sequence
-    return dense + (attention // 2 if causal else attention)
+    seen = min(sequence, config.sliding_window or sequence)
+    attention = 12 * config.pattern.count("*") * config.heads * config.head_dim * seen
+    mixed = attention // 2 if causal else attention
+    return dense + mixed + 3 * scan_flops_per_token(config)
 
 
 def forward_flops_per_token(config: ModelConfig, sequence: int, causal: bool = False) -> int:
@@ -116,6 +147,30 @@ def forward_flops_per_token(config: ModelConfig, sequence: int, causal: bool = F
 def kv_bytes_per_token(config: ModelConfig, bytes: int = 2) -> int:
     """Bytes that each cached token takes in the key/value caches of one sequence."""
     return 2 * config.pattern.count("*") * config.kv_heads * config.head_dim * bytes
+
+
+def state_bytes(config: ModelConfig, bytes: int = 2) -> int:
+    """Bytes that the Mamba-2 blocks remember of one sequence, whatever its length.
+
+    The state, H P N numbers a block, is fp32; the window of the convolution has ``bytes`` a number.
+    """
+    sizes = config.mamba
+    if sizes is None:
+        return 0
+    window = (sizes.conv - 1) * sizes.conv_channels * bytes
+    return config.pattern.count("M") * (4 * sizes.inner * sizes.state + window)
+
+
+def crossover_tokens(config: ModelConfig, other: ModelConfig, bytes: int = 2) -> int | None:
+    """Context from which ``config`` remembers less than ``other``; None where that never happens.
+
+    The first length n with ``state + n kv <= other's state + n other's kv``.
+    """
+    state = state_bytes(config, bytes) - state_bytes(other, bytes)
+    saved = kv_bytes_per_token(other, bytes) - kv_bytes_per_token(config, bytes)
+    if state <= 0:
+        return 0 if saved >= 0 else None
+    return -(-state // saved) if saved > 0 else None
 
 
 def weight_bytes(config: ModelConfig, bytes: int = 2) -> int:
