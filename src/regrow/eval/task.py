@@ -154,7 +154,7 @@ class Task(ABC):
     """The headline of guessing; None where that has no meaning."""
     size: ClassVar[int | None] = None
     """Items of the whole public set; None for tasks that make their items."""
-    data: ClassVar[str] = ""
+    files: ClassVar[str] = ""
     """Where its files lie under the data folder; empty for tasks that make their items."""
     shots: ClassVar[int] = 0
     """Solved examples by default."""
@@ -171,7 +171,7 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self, item: Any, response: Response) -> Metrics:
-        """Figures of one answer, the headline among them; the same keys for every item."""
+        """Figures of one answer; the same keys for every item."""
 
     def aggregate(self, items: Sequence[Item], figures: Sequence[Metrics]) -> dict[str, Any]:
         """Figures of the whole task.
@@ -207,37 +207,78 @@ class Task(ABC):
         """
         if settings.data is None:
             raise ConfigError(
-                f"task {self.name} reads {self.data} from the data folder, and none is named; "
+                f"task {self.name} reads {self.files} from the data folder, and none is named; "
                 "give data=FOLDER or set REGROW_DATA"
             )
-        return settings.data / self.data
+        return settings.data / self.files
 
 
 class ChoiceTask(Task):
     """A task of :class:`Choice` items: the option of the largest score is the answer.
 
-    ``acc`` compares sums of log-likelihoods, ``acc_norm`` sums per byte of the continuation (a
-    leading space not counted), ``acc_per_token`` sums per token, ``acc_pmi`` (where there is an
+    ``acc`` compares sums of log-likelihoods, ``acc_norm`` sums per byte of the continuation (the
+    space in front not counted), ``acc_per_token`` sums per token, ``acc_pmi`` (where there is an
     unconditional context) what the question adds to the sum.
     """
 
     metric = "acc_norm"
 
     def metrics(self, item: Choice, response: Response) -> Metrics:
-        scores = response.scores
+        sums = [score.log_likelihood for score in response.scores]
+        tokens = [max(1, score.tokens) for score in response.scores]
+        sizes = [max(1, len(text.lstrip().encode())) for _, text in item.options]
         figures = {
-            "acc": _right(item, [s.log_likelihood for s in scores]),
-            "acc_norm": _right(item, [s.log_likelihood / max(1, s.size) for s in scores]),
-            "acc_per_token": _right(item, [s.log_likelihood / s.tokens for s in scores]),
+            "acc": _right(item, sums),
+            "acc_norm": _right(item, [s / n for s, n in zip(sums, sizes, strict=True)]),
+            "acc_per_token": _right(item, [s / n for s, n in zip(sums, tokens, strict=True)]),
         }
-        if response.unconditional:
-            pairs = zip(scores, response.unconditional, strict=True)
-            figures["acc_pmi"] = _right(
-                item, [s.log_likelihood - u.log_likelihood for s, u in pairs]
-            )
+        if item.unconditional is not None:
+            base = [score.log_likelihood for score in response.unconditional]
+            figures["acc_pmi"] = _right(item, [s - b for s, b in zip(sums, base, strict=True)])
         return figures
 
 
 def _right(item: Choice, scores: Sequence[float]) -> float:
     """1 where the answer has the largest score; of equal ones the first counts."""
     return float(max(range(len(scores)), key=lambda i: scores[i]) == item.answer)
+
+
+class PassageTask(Task):
+    """A task of :class:`Passage` items: ``bits_per_byte``, and ``loss`` in nats per token.
+
+    Both are ratios of sums, so a long text counts more than a short one.
+    """
+
+    metric = "bits_per_byte"
+    higher_is_better = False
+
+    def metrics(self, item: Passage, response: Response) -> Metrics:
+        (score,) = response.scores
+        return {
+            "nats": -score.log_likelihood,
+            "tokens": float(score.tokens),
+            "bytes": float(score.size),
+        }
+
+    def summarise(self, figures: Sequence[Metrics]) -> dict[str, Any]:
+        """Ratios of sums; ``stderr`` is that of a ratio of means."""
+        n = len(figures)
+        nats, tokens, size = (
+            math.fsum(one[name] for one in figures) for name in ("nats", "tokens", "bytes")
+        )
+        left = math.fsum((one["nats"] - nats / size * one["bytes"]) ** 2 for one in figures)
+        stderr = math.sqrt(left * n / (n - 1)) / size / math.log(2) if n > 1 else None
+        return {
+            "bits_per_byte": nats / size / math.log(2),
+            "loss": nats / max(1.0, tokens),
+            "bytes": int(size),
+            "n": n,
+            "stderr": stderr,
+        }
+
+
+def spread(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most ``limit`` of the items, evenly spaced over all; all without a limit."""
+    if limit is None or limit >= len(items):
+        return list(items)
+    return [items[index * len(items) // limit] for index in range(limit)]
