@@ -25,9 +25,17 @@ GENERATION_CONFIG = "generation_config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_MAX_JSON_BYTES = 64 << 20
+#: Configs of real models take a few KiB; an index takes about 100 bytes a tensor.
+_MAX_CONFIG_BYTES = 4 << 20
+_MAX_INDEX_BYTES = 32 << 20
 _UNSAFE = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".npy", ".npz", ".h5", ".msgpack")
 _DTYPES = ("F64", "F32", "F16", "BF16")
+
+
+def printable(text: str) -> str:
+    """A name that a stranger chose, as one short line that no terminal takes for a command."""
+    safe = text if text.isprintable() else ascii(text)
+    return safe if len(safe) <= 120 else f"{safe[:117]}..."
 
 
 class TensorInfo(NamedTuple):
@@ -37,6 +45,8 @@ class TensorInfo(NamedTuple):
     dtype: str
     """In safetensors' words: F64, F32, F16 or BF16."""
     file: Path
+    stored: str
+    """Its name there."""
 
 
 def check_regular(path: Path) -> Path:
@@ -60,17 +70,15 @@ def check_regular(path: Path) -> Path:
     return path
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file of a folder holds.
+def read_json_object(path: Path, limit: int = _MAX_CONFIG_BYTES) -> dict[str, Any]:
+    """The object that a JSON file of at most ``limit`` bytes holds.
 
     Raises:
         InputError: missing, not a regular file, too large, not UTF-8, not JSON, not an object.
     """
     check_regular(path)
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise InputError(
-            f"{path}: larger than {_MAX_JSON_BYTES >> 20} MiB, so no config of a model"
-        )
+    if path.stat().st_size > limit:
+        raise InputError(f"{path}: larger than {limit >> 20} MiB, so no such file of a model")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -122,6 +130,30 @@ class Weights:
         """Names of all tensors, file by file."""
         return list(self.infos)
 
+    def rename(self, beginnings: Iterable[tuple[str, str]]) -> None:
+        """Call tensors by another name from here on.
+
+        Args:
+            beginnings: pairs of the beginning of a name and what stands there instead, applied in
+                order.
+
+        Raises:
+            InputError: two tensors would have one name.
+        """
+        renamed: dict[str, TensorInfo] = {}
+        pairs = list(beginnings)
+        for name, info in self.infos.items():
+            for old, new in pairs:
+                if name.startswith(old):
+                    name = new + name.removeprefix(old)
+            if name in renamed:
+                raise InputError(
+                    f"{info.file}: {printable(info.stored)} and "
+                    f"{printable(renamed[name].stored)} are the same tensor; keep one of them"
+                )
+            renamed[name] = info
+        self.infos = renamed
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from its header."""
         return self.infos[name].shape
@@ -136,11 +168,11 @@ class Weights:
         Raises:
             InputError: the file changed or broke since it was opened.
         """
-        file = self.infos[name].file
-        with _broken(file):
-            if file not in self._open:
-                self._open[file] = _safe_open(file)
-            tensor: Tensor = self._open[file].get_tensor(name)
+        info = self.infos[name]
+        with _broken(info.file):
+            if info.file not in self._open:
+                self._open[info.file] = _safe_open(info.file)
+            tensor: Tensor = self._open[info.file].get_tensor(info.stored)
             return tensor.clone()  # the file's own memory map must not outlive it
 
     def close(self) -> None:
@@ -169,7 +201,8 @@ def _broken(path: Path) -> Iterator[None]:
         yield
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{path}: truncated or broken safetensors file ({error}); fetch or make it again"
+            f"{path}: truncated or broken safetensors file ({printable(str(error))}); "
+            "fetch or make it again"
         ) from None
 
 
@@ -179,27 +212,39 @@ def _read_header(path: Path) -> dict[str, TensorInfo]:
         file = _safe_open(path)
         for name in file.keys():  # noqa: SIM118 (no mapping)
             view = file.get_slice(name)
-            infos[name] = TensorInfo(tuple(view.get_shape()), str(view.get_dtype()), path)
+            infos[name] = TensorInfo(tuple(view.get_shape()), str(view.get_dtype()), path, name)
     for name, info in infos.items():
         if info.dtype not in _DTYPES:
             raise InputError(
-                f"{path}: tensor {name} has dtype {info.dtype}; supported: {', '.join(_DTYPES)}"
+                f"{path}: tensor {printable(name)} has dtype {info.dtype}; "
+                f"supported: {', '.join(_DTYPES)}"
             )
     return infos
 
 
 def _read_index(path: Path) -> dict[str, str]:
     """Tensor name to the base name of its file, as an index says."""
-    table = read_json_object(path).get("weight_map")
+    table = read_json_object(path, _MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise InputError(f"{path}: has no weight_map; fetch the index again")
+    checked: set[str] = set()
     for name, file in table.items():
-        plain = isinstance(file, str) and Path(file).name == file and "\\" not in file
-        if not plain or "\0" in file or file in ("", ".", ".."):
-            raise InputError(f"{path}: {name} lies in {file!r}, which is not a plain file name")
+        if isinstance(file, str) and file in checked:
+            continue
+        where = f"{path}: {printable(name)} lies in {printable(repr(file))}"
+        if not _is_plain(file):
+            raise InputError(f"{where}, which is not a plain file name")
         if not file.endswith(".safetensors"):
-            raise InputError(f"{path}: {name} lies in {file!r}; only .safetensors files are read")
+            raise InputError(f"{where}; only .safetensors files are read")
+        checked.add(file)
     return table
+
+
+def _is_plain(file: object) -> bool:
+    """Whether an index's entry can only name a file of its own folder, on any system."""
+    if not isinstance(file, str) or not file.isprintable() or len(file.encode()) > 255:
+        return False
+    return Path(file).name == file and "\\" not in file and file not in ("", ".", "..")
 
 
 def open_weights(folder: Path) -> Weights:
@@ -228,18 +273,19 @@ def open_weights(folder: Path) -> Weights:
         for name, info in _read_header(check_regular(folder / file)).items():
             if name in infos:
                 raise InputError(
-                    f"{folder / file}: tensor {name} is also in {infos[name].file.name}"
+                    f"{folder / file}: tensor {printable(name)} is also in {infos[name].file.name}"
                 )
             if table.get(name) != file:
                 raise InputError(
-                    f"{folder / file}: holds tensor {name}, which {INDEX} does not place there"
+                    f"{folder / file}: holds tensor {printable(name)}, which {INDEX} does not "
+                    "place there"
                 )
             infos[name] = info
     absent = sorted(set(table) - set(infos))
     if absent:
         raise InputError(
             f"{folder / table[absent[0]]}: lacks {len(absent)} tensor(s) that {INDEX} places "
-            f"there, such as {absent[0]}; fetch it again"
+            f"there, such as {printable(absent[0])}; fetch it again"
         )
     return Weights(folder, infos)
 

@@ -78,7 +78,8 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Decoder:
 
     Args:
         folder: the model's folder, or a run that has one in ``export/``.
-        dtype: cast every weight to this; without it each keeps the dtype of its file.
+        dtype: cast every weight to this; without it each keeps the dtype of its file. Decay rates,
+            skips and time-step biases of Mamba-2 blocks are never kept below fp32.
 
     Returns:
         The decoder, on the CPU.
@@ -89,24 +90,31 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Decoder:
     """
     folder = resolve_model(Path(folder))
     config = load_config(folder)
-    names = ADAPTERS.get(config.layout).names(config)
+    adapter = ADAPTERS.get(config.layout)
+    names = adapter.names(config)
     with hf.open_weights(folder) as weights:
-        _compare(weights, config, names)
+        weights.rename(adapter.aliases)
+        _compare(weights, config, dict(names))
         with torch.device("meta"):
             model = Decoder(config)
         state = {}
         for ours, theirs in names:
             tensor = weights.tensor(theirs)
-            state[ours] = tensor if dtype is None else tensor.to(dtype)
+            state[ours] = tensor.to(_dtype(ours, dtype or tensor.dtype))
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True)
     return model
 
 
-def _compare(weights: hf.Weights, config: ModelConfig, names: list[tuple[str, str]]) -> None:
+def _dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """What a tensor is kept in: the dynamics of Mamba-2 blocks never below fp32."""
+    return torch.promote_types(dtype, torch.float32) if ".dynamics." in name else dtype
+
+
+def _compare(weights: hf.Weights, config: ModelConfig, names: dict[str, str]) -> None:
     """Refuse a folder whose tensors are not those of its config."""
     shapes = tensor_shapes(config)
-    expected = {theirs: shapes[ours] for ours, theirs in names}
+    expected = {theirs: shapes[ours] for ours, theirs in names.items()}
     problems = [
         f"{weights.infos[name].file.name}: {name} has shape {list(weights.shape(name))}, "
         f"but the config implies {list(shape)}"
@@ -116,9 +124,12 @@ def _compare(weights: hf.Weights, config: ModelConfig, names: list[tuple[str, st
     missing = [name for name in expected if name not in weights.infos]
     problems += [f"{name} is missing" for name in missing]
     for name in weights.names:
-        if name not in expected and not _redundant(weights, config, name):
-            file = weights.infos[name].file.name
-            problems.append(f"{file}: {name} is no part of a {config.layout} model of this config")
+        if name not in expected and not _redundant(weights, config, name, names["embed.weight"]):
+            info = weights.infos[name]
+            problems.append(
+                f"{info.file.name}: {hf.printable(info.stored)} is no part of a {config.layout} "
+                "model of this config"
+            )
     if problems:
         shown = problems[:12]
         if len(problems) > len(shown):
@@ -130,11 +141,10 @@ def _compare(weights: hf.Weights, config: ModelConfig, names: list[tuple[str, st
         )
 
 
-def _redundant(weights: hf.Weights, config: ModelConfig, name: str) -> bool:
+def _redundant(weights: hf.Weights, config: ModelConfig, name: str, embedding: str) -> bool:
     """Whether a tensor follows from the others: a known buffer, or a tied head stored again."""
     if _BUFFERS.search(name):
         return True
-    embedding = "model.embed_tokens.weight"
     if config.tie_embeddings and name == "lm_head.weight" and embedding in weights.infos:
         same = weights.infos[name][:2] == weights.infos[embedding][:2]
         return same and torch.equal(weights.tensor(name), weights.tensor(embedding))

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from regrow.core.errors import InputError
 from regrow.model.config import ModelConfig, RopeScaling
-from regrow.model.shapes import tensor_shapes
 
 HfConfig = Mapping[str, Any]
 
@@ -19,6 +18,8 @@ class Adapter(Protocol):
     """``model_type`` of its config."""
     architecture: str
     """Name of its stock causal-LM class."""
+    aliases: Sequence[tuple[str, str]]
+    """Other beginnings of tensor names on disk, each with the one that ``names`` has."""
 
     def read_config(self, hf: HfConfig) -> ModelConfig:
         """Our config for a ``config.json``.
@@ -57,6 +58,50 @@ def get(hf: HfConfig, key: str, default: Any) -> Any:
     """A setting, or the stock class's default where it is missing or null."""
     value = hf.get(key)
     return default if value is None else value
+
+
+def flag(hf: HfConfig, key: str, default: bool) -> bool:
+    """A switch.
+
+    Raises:
+        InputError: neither true nor false.
+    """
+    value = get(hf, key, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{key} must be true or false, not {shorten(value)}")
+    return value
+
+
+def count(hf: HfConfig, key: str, default: int | None = None) -> int:
+    """A whole number of at least one; required where there is no default.
+
+    Raises:
+        InputError: missing, or no such number.
+    """
+    value = require(hf, key) if default is None else get(hf, key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{key} must be a whole number of at least 1, not {shorten(value)}")
+    return value
+
+
+def words(hf: HfConfig, key: str) -> list[str] | None:
+    """A list of words; None where it is missing or null.
+
+    Raises:
+        InputError: anything else.
+    """
+    value = hf.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise InputError(f"{key} must be a list of words, not {shorten(value)}")
+    return value
+
+
+def shorten(value: Any) -> str:
+    """A value of a stranger's config as one short printable line."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_ids(hf: HfConfig) -> dict[str, Any]:
@@ -149,58 +194,19 @@ def write_shape(config: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads,
         "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
         "max_position_embeddings": config.max_positions,
         "initializer_range": config.init_std,
         "tie_word_embeddings": config.tie_embeddings,
-        "attention_bias": config.qkv_bias,
-        "mlp_bias": config.mlp_bias,
         "attention_dropout": 0.0,
         "use_cache": True,
         **write_ids(config),
     }
 
 
-def check_transformer(
-    config: ModelConfig, class_name: str, expected: Mapping[str, Any]
-) -> list[str]:
-    """Rules that every attention+MLP class has, and settings that ``class_name`` fixes."""
-    problems = []
-    if not config.is_transformer:
-        problems.append(
-            f"{class_name} holds attention+MLP pairs only, not pattern {config.pattern!r}"
-        )
-    for name, value in expected.items():
-        if getattr(config, name) != value:
-            problems.append(
-                f"{class_name} has {name} = {value!r} only, not {getattr(config, name)!r}"
-            )
-    if config.qkv_bias != config.output_bias:
-        problems.append(
-            f"{class_name} has one switch for attention's biases: qkv_bias is {config.qkv_bias}, "
-            f"output_bias {config.output_bias}; make them equal"
-        )
-    return problems
-
-
-def transformer_names(config: ModelConfig) -> list[tuple[str, str]]:
-    """Names in the layout that llama and its descendants share."""
-    pairs = []
-    for ours in tensor_shapes(config):
-        part, _, rest = ours.partition(".")
-        if part == "embed":
-            theirs = f"model.embed_tokens.{rest}"
-        elif part == "norm":
-            theirs = f"model.norm.{rest}"
-        elif part == "head":
-            theirs = f"lm_head.{rest}"
-        else:
-            number, inner, tail = rest.split(".", 2)
-            layer, second = divmod(int(number), 2)
-            if inner == "norm":
-                name = "post_attention_layernorm" if second else "input_layernorm"
-            else:
-                name = "mlp" if second else "self_attn"
-            theirs = f"model.layers.{layer}.{name}.{tail}"
-        pairs.append((ours, theirs))
-    return pairs
+def check_settings(config: ModelConfig, class_name: str, expected: Mapping[str, Any]) -> list[str]:
+    """Settings that ``class_name`` fixes, where ``config`` has others."""
+    return [
+        f"{class_name} has {name} = {value!r} only, not {getattr(config, name)!r}"
+        for name, value in expected.items()
+        if getattr(config, name) != value
+    ]

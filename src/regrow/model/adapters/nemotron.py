@@ -7,14 +7,18 @@ from typing import Any
 from regrow.core.errors import InputError
 from regrow.model.adapters.base import (
     HfConfig,
-    check_transformer,
+    flag,
     get,
-    read_ids,
     read_rope,
-    require,
-    transformer_names,
+    shorten,
     write_rope,
     write_shape,
+)
+from regrow.model.adapters.transformer import (
+    check_one_bias_switch,
+    check_pairs,
+    read_shape,
+    transformer_names,
 )
 from regrow.model.config import ModelConfig
 
@@ -32,63 +36,61 @@ class Nemotron:
 
     family = "nemotron"
     architecture = "NemotronForCausalLM"
+    aliases = ()
 
     def read_config(self, hf: HfConfig) -> ModelConfig:
         """See :class:`~regrow.model.adapters.base.Adapter`."""
         activation = get(hf, "hidden_act", "relu2")
         if activation not in _ACTIVATIONS:
             raise InputError(
-                f"hidden_act {activation!r} is not supported for nemotron "
+                f"hidden_act {shorten(activation)} is not supported for nemotron "
                 f"(supported: {', '.join(_ACTIVATIONS)})"
             )
-        heads = require(hf, "num_attention_heads")
-        bias = get(hf, "attention_bias", False)
+        bias = flag(hf, "attention_bias", False)
         return ModelConfig.model_validate(
             {
                 "layout": self.family,
-                "layers": require(hf, "num_hidden_layers"),
-                "hidden_size": require(hf, "hidden_size"),
-                "intermediate_size": require(hf, "intermediate_size"),
-                "heads": heads,
-                "kv_heads": get(hf, "num_key_value_heads", heads),
-                "head_dim": get(hf, "head_dim", 0),
-                "vocab_size": require(hf, "vocab_size"),
-                "tie_embeddings": get(hf, "tie_word_embeddings", False),
                 "norm": "layernorm1p",
                 "norm_eps": get(hf, "norm_eps", 1e-5),
                 "activation": activation,
                 "qkv_bias": bias,
                 "output_bias": bias,
-                "mlp_bias": get(hf, "mlp_bias", False),
+                "mlp_bias": flag(hf, "mlp_bias", False),
                 "max_positions": get(hf, "max_position_embeddings", 4096),
                 "init_std": get(hf, "initializer_range", 0.0134),
+                **read_shape(hf),
                 **read_rope(hf, fraction=0.5),
-                **read_ids(hf),
             },
             strict=False,
         )
 
     def write_config(self, config: ModelConfig) -> dict[str, Any]:
         """See :class:`~regrow.model.adapters.base.Adapter`."""
-        rope = {**write_rope(config), "partial_rotary_factor": config.rotary_fraction}
         return {
             "model_type": self.family,
             "architectures": [self.architecture],
             "hidden_act": config.activation,
             "norm_eps": config.norm_eps,
-            "rope_parameters": rope,
+            "head_dim": config.head_dim,
+            "attention_bias": config.qkv_bias,
+            "mlp_bias": config.mlp_bias,
+            "rope_parameters": {
+                **write_rope(config),
+                "partial_rotary_factor": config.rotary_fraction,
+            },
             **write_shape(config),
         }
 
     def check(self, config: ModelConfig) -> list[str]:
         """See :class:`~regrow.model.adapters.base.Adapter`."""
-        expected = {"norm": "layernorm1p", "qk_norm": False}
-        problems = check_transformer(config, self.architecture, expected)
+        expected = {"norm": "layernorm1p", "qk_norm": False, "sliding_window": None}
+        problems = check_pairs(config, self.architecture, expected)
+        problems += check_one_bias_switch(config, self.architecture)
         if config.activation not in _ACTIVATIONS:
             problems.append(
                 f"{self.architecture} has activation relu2 or gelu only, not {config.activation!r}"
             )
-        if not config.rotary_dim:
+        if config.head_dim and not config.rotary_dim:
             problems.append(
                 f"{self.architecture} always rotates: rotary_fraction {config.rotary_fraction} of "
                 f"head_dim {config.head_dim} leaves nothing; at least {2 / config.head_dim:g}"
