@@ -68,7 +68,7 @@ class RopeScaling(Config):
 
 
 class MambaConfig(Config):
-    """Sizes of the Mamba-2 blocks (arXiv 2405.21060), and how they start. Zero means *derive it*."""
+    """Sizes of Mamba-2 blocks (arXiv 2405.21060), and how they start; zero means *derive it*."""
 
     state: int = Field(default=128, gt=0, le=1 << 14)
     """State channels of each head channel."""
@@ -136,13 +136,14 @@ class MambaConfig(Config):
         """
         heads, groups = self.heads, self.groups
         if not heads:
-            if self.expand * hidden_size % self.head_dim:
+            inner = self.expand * hidden_size
+            if inner % self.head_dim:
                 raise ValueError(
                     f"mamba.heads is not given and mamba.head_dim {self.head_dim} does not divide "
                     f"{self.expand} x hidden_size {hidden_size}; give mamba.heads, or use a "
-                    f"mamba.head_dim of {_nearest_divisors(self.expand * hidden_size, self.head_dim)}"
+                    f"mamba.head_dim of {_nearest_divisors(inner, self.head_dim)}"
                 )
-            heads = self.expand * hidden_size // self.head_dim
+            heads = inner // self.head_dim
         if not groups:
             groups = next(g for g in range(min(8, heads), 0, -1) if heads % g == 0)
         if heads % groups:
@@ -333,9 +334,7 @@ def _layout(pattern: str) -> str:
 
 def _nearest_divisors(value: int, wanted: int) -> str:
     """The divisors of ``value`` next to ``wanted``, in words."""
-    near = sorted(
-        (d for d in range(1, value + 1) if value % d == 0), key=lambda d: abs(d - wanted)
-    )
+    near = sorted((d for d in range(1, value + 1) if value % d == 0), key=lambda d: abs(d - wanted))
     return ", ".join(map(str, sorted(near[:2])))
 
 

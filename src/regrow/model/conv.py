@@ -16,6 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+#: Rows and times of some tokens; None where there are none.
+Places = tuple[Tensor, Tensor] | None
+
+#: Elements of a stretch: half a megabyte stays in a core's cache.
+_CACHED_ELEMENTS = 1 << 17
+
 
 def causal_conv(
     x: Tensor,
@@ -44,7 +50,7 @@ def causal_conv(
         )
 
 
-def _crossing(positions: Tensor | None, taps: int) -> list[tuple[Tensor, Tensor] | None]:
+def _crossing(positions: Tensor | None, taps: int) -> list[Places]:
     """For each tap but the token's own, rows and times where it would cross a boundary."""
     if positions is None:
         return [None] * taps
@@ -53,37 +59,40 @@ def _crossing(positions: Tensor | None, taps: int) -> list[tuple[Tensor, Tensor]
     return [cast("tuple[Tensor, Tensor]", pair) for pair in found]
 
 
+def _stretches(time: int, channels: int, whole: bool) -> Iterator[slice]:
+    """Parts of a row that stay in a core's cache while each tap passes over them."""
+    step = time if whole else max(16, _CACHED_ELEMENTS // channels)
+    for first in range(0, time, step):
+        yield slice(first, min(first + step, time))
+
+
 def _linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     window: Tensor | None,
-    crossing: list[tuple[Tensor, Tensor] | None],
+    crossing: list[Places],
+    part: slice,
 ) -> Tensor:
-    """The convolution before its activation, in fp32 or wider."""
-    taps, time = weight.shape[1], x.shape[1]
-    out = x * weight[:, -1]
+    """The convolution before its activation, of one stretch; in fp32 or wider."""
+    taps, first = weight.shape[1], part.start
+    out = x[:, part] * weight[:, -1]
     if bias is not None:
         out += bias
     for back in range(1, taps):
         places = crossing[back]
         kept = out[places] if places is not None else None
         tap = weight[:, taps - 1 - back]
-        if back < time:
-            out[:, back:].addcmul_(x[:, :-back], tap)
-        if window is not None:
-            count = min(back, time)
-            out[:, :count].addcmul_(window[:, taps - 1 - back : taps - 1 - back + count], tap)
+        begin = max(first, back)
+        if begin < part.stop:
+            out[:, begin - first :].addcmul_(x[:, begin - back : part.stop - back], tap)
+        if window is not None and first < back:
+            stop = min(back, part.stop)
+            before = window[:, taps - 1 - back + first : taps - 1 - back + stop]
+            out[:, : stop - first].addcmul_(before, tap)
         if places is not None and kept is not None:
             out[places] = kept
     return out
-
-
-def _rows(time: int, channels: int, taps: int) -> Iterator[tuple[int, int]]:
-    """Stretches of a row that stay in a core's cache while each tap passes over them."""
-    step = max(64, (1 << 17) // channels)
-    for first in range(0, time, step):
-        yield first, min(first + step, time)
 
 
 class _CausalConv(torch.autograd.Function):
@@ -97,48 +106,96 @@ class _CausalConv(torch.autograd.Function):
         positions: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, bias, window, positions)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        weight = weight.to(wide)
+        values, weight, bias, window = _widened(x, weight, bias, window)
         crossing = _crossing(positions, weight.shape[1])
-        bias = bias.to(wide) if bias is not None else None
-        window = window.to(wide) if window is not None else None
-        out = _linear(x.to(wide), weight, bias, window, crossing)
-        return F.silu(out, inplace=True).to(x.dtype)
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for part in _stretches(x.shape[1], x.shape[2], positions is not None):
+            linear = _linear(values, weight, bias, window, crossing, part)
+            out[:, part] = F.silu(linear, inplace=True)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, window, positions = ctx.saved_tensors
-        wide = torch.promote_types(x.dtype, torch.float32)
-        taps, time = weight.shape[1], x.shape[1]
+        values, wide_weight, wide_bias, before = _widened(x, weight, bias, window)
+        taps = weight.shape[1]
         crossing = _crossing(positions, taps)
-        full, before = weight.to(wide), window.to(wide) if window is not None else None
-        shift = bias.to(wide) if bias is not None else None
-        values = x.to(wide)
-        before_activation = _linear(values, full, shift, before, crossing)
-        upstream = gradients[0].to(wide)
-        pulled = torch.ops.aten.silu_backward(upstream, before_activation)
-        del before_activation
-        grad_x = pulled * full[:, -1]
-        grad_weight = torch.empty_like(full)
-        grad_weight[:, -1] = (pulled * values).sum((0, 1))
-        for back in range(1, taps):
-            grad_weight[:, taps - 1 - back] = 0
-            places = crossing[back]
-            if back < time:
-                later, earlier = pulled[:, back:], values[:, :-back]
-                grad_weight[:, taps - 1 - back] = (later * earlier).sum((0, 1))
-                if places is not None:
-                    source = places[0], places[1] - back
-                    kept = grad_x[source]
-                    wrong = (pulled[places] * values[source]).sum(0)
-                    grad_weight[:, taps - 1 - back] -= wrong
-                grad_x[:, :-back].addcmul_(later, full[:, taps - 1 - back])
-                if places is not None:
-                    grad_x[source] = kept
-            if before is not None:
-                count = min(back, time)
-                seen = before[:, taps - 1 - back : taps - 1 - back + count]
-                grad_weight[:, taps - 1 - back] += (pulled[:, :count] * seen).sum((0, 1))
-        grad_bias = pulled.sum((0, 1)).to(bias.dtype) if bias is not None else None
-        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), grad_bias, None, None
+        grad_x = torch.empty(x.shape, dtype=values.dtype, device=x.device)
+        grad_weight = torch.zeros_like(wide_weight)
+        grad_bias = torch.zeros_like(wide_weight[:, 0])
+        for part in _stretches(x.shape[1], x.shape[2], positions is not None):
+            linear = _linear(values, wide_weight, wide_bias, before, crossing, part)
+            upstream = gradients[0][:, part].to(values.dtype)
+            pulled = torch.ops.aten.silu_backward(upstream, linear)
+            grad_bias += pulled.sum((0, 1))
+            for back in range(taps):
+                _pull_tap(
+                    pulled,
+                    values,
+                    before,
+                    part,
+                    back,
+                    crossing[back],
+                    wide_weight,
+                    grad_weight,
+                    grad_x,
+                )
+        return (
+            grad_x.to(x.dtype),
+            grad_weight.to(weight.dtype),
+            grad_bias.to(bias.dtype) if bias is not None else None,
+            None,
+            None,
+        )
+
+
+def _widened(
+    x: Tensor, weight: Tensor, bias: Tensor | None, window: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The operands in fp32 or wider."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (
+        x.to(wide),
+        weight.to(wide),
+        bias.to(wide) if bias is not None else None,
+        window.to(wide) if window is not None else None,
+    )
+
+
+def _pull_tap(
+    pulled: Tensor,
+    values: Tensor,
+    window: Tensor | None,
+    part: slice,
+    back: int,
+    places: Places,
+    weight: Tensor,
+    grad_weight: Tensor,
+    grad_x: Tensor,
+) -> None:
+    """Gradients through the tap ``back`` tokens behind, of one stretch; into the last two."""
+    place, first = weight.shape[1] - 1 - back, part.start
+    tap = weight[:, place]
+    if not back:
+        torch.mul(pulled, tap, out=grad_x[:, part])
+        grad_weight[:, place] += (pulled * values[:, part]).sum((0, 1))
+        return
+    begin = max(first, back)
+    if begin < part.stop:
+        later, earlier = pulled[:, begin - first :], slice(begin - back, part.stop - back)
+        if places is None:
+            grad_weight[:, place] += (later * values[:, earlier]).sum((0, 1))
+            grad_x[:, earlier].addcmul_(later, tap)
+        else:  # a stretch is then the whole row
+            source = places[0], places[1] - back
+            kept = grad_x[source]
+            product = later * values[:, earlier]
+            product[source] = 0
+            grad_weight[:, place] += product.sum((0, 1))
+            grad_x[:, earlier].addcmul_(later, tap)
+            grad_x[source] = kept
+    if window is not None and first < back:
+        stop = min(back, part.stop)
+        seen = window[:, place + first : place + stop]
+        grad_weight[:, place] += (pulled[:, : stop - first] * seen).sum((0, 1))

@@ -179,7 +179,7 @@ def _packed(documents: Tensor, window: int | None) -> tuple[Tensor, Tensor, Tens
 def _padded(
     tokens: Tensor, cache: Cache | None, valid: Tensor | None, window: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Positions (B, T) that count real tokens only, and the (B, 1, T, S) mask that hides padding."""
+    """Positions (B, T) that count real tokens only, and the (B, 1, T, S) mask without padding."""
     batch, time = tokens.shape
     start = cache.length if cache is not None else 0
     everywhere = torch.ones(batch, time, dtype=torch.bool, device=tokens.device)

@@ -25,11 +25,12 @@ class _GatedNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, z: Tensor, weight: Tensor, eps: float, groups: int) -> Tensor:
         wide = torch.promote_types(y.dtype, torch.float32)
-        gated = F.silu(z.to(wide)).mul_(y).unflatten(-1, (groups, -1))
+        gated = torch.unflatten(F.silu(z.to(wide)).mul_(y), -1, (groups, -1))
         scale = torch.linalg.vector_norm(gated, dim=-1, keepdim=True)
         scale = scale.square_().div_(gated.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(y, z, weight, scale)
-        return gated.mul_(scale).flatten(-2).mul_(weight)
+        normed: Tensor = gated.mul_(scale).flatten(-2).mul_(weight)
+        return normed
 
     @staticmethod
     @once_differentiable
@@ -39,12 +40,12 @@ class _GatedNorm(torch.autograd.Function):
         y, z, weight, scale = ctx.saved_tensors
         gate = z.to(scale.dtype)
         opened = F.silu(gate)
-        normed = (opened * y).unflatten(-1, scale.shape[-2:-1] + (-1,)).mul_(scale)
+        normed = torch.unflatten(opened * y, -1, (scale.shape[-2], -1)).mul_(scale)
         upstream = gradients[0].to(scale.dtype)
         pulled = upstream * normed.flatten(-2)
         grad_weight = pulled.flatten(0, -2).sum(0)
-        mean = pulled.mul_(weight).unflatten(-1, normed.shape[-2:]).mean(-1, keepdim=True)
-        grad = (upstream * weight).unflatten(-1, normed.shape[-2:])
+        mean = torch.unflatten(pulled.mul_(weight), -1, normed.shape[-2:]).mean(-1, keepdim=True)
+        grad = torch.unflatten(upstream * weight, -1, normed.shape[-2:])
         grad = grad.addcmul_(normed, mean, value=-1).mul_(scale).flatten(-2)
         grad_y = grad * opened
         grad_z = torch.ops.aten.silu_backward(grad.mul_(y), gate)

@@ -67,11 +67,11 @@ class Dynamics(nn.Module):
                 return tensor.to(moved.device, torch.float32)
             return moved
 
-        return super()._apply(wide, recurse)
+        return cast(Dynamics, super()._apply(wide, recurse))  # type: ignore[no-untyped-call]
 
 
 class Mamba2(nn.Module):
-    """H heads with a state of P x N each; head h reads the matrices B and C of group h // (H / G)."""
+    """H heads with a state of P x N each; head h reads B and C of group ``h // (H / G)``."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -143,8 +143,8 @@ class Mamba2(nn.Module):
     ) -> Tensor:
         """(B, T, D) to (B, T, D); with a state, the T tokens follow those that it has seen."""
         sizes = self.sizes
-        gate, mixed, steps = self.in_proj(x).split(
-            [sizes.inner, sizes.conv_channels, sizes.heads], -1
+        gate, mixed, steps = torch.split(
+            self.in_proj(x), [sizes.inner, sizes.conv_channels, sizes.heads], -1
         )
         dynamics = self.dynamics
         wide = torch.promote_types(steps.dtype, torch.float32)
@@ -209,7 +209,7 @@ class Mamba2(nn.Module):
         convolved = (seen.to(wide) * weight.to(wide).t()).sum(1)
         if self.conv1d.bias is not None:
             convolved = convolved + self.conv1d.bias.to(wide)
-        x, b, c = F.silu(convolved).split([heads.inner, heads.shared, heads.shared], -1)
+        x, b, c = torch.split(F.silu(convolved), [heads.inner, heads.shared, heads.shared], -1)
         batch = x.shape[0]
         grouped = (batch, heads.groups, 1, heads.wide)
         per_head = x.view(batch, heads.heads, heads.head_dim)
@@ -220,4 +220,3 @@ class Mamba2(nn.Module):
         y = torch.matmul(c.transpose(2, 3), state.state).view(batch, heads.heads, heads.head_dim)
         y = torch.addcmul(y, per_head, self.dynamics.D.to(wide)[:, None])
         return y.view(batch, 1, heads.inner)
-

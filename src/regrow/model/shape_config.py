@@ -14,7 +14,6 @@ from regrow.model.config import Activation, ModelConfig, Norm, RopeScaling
 from regrow.model.pattern import allocate
 from regrow.model.presets import PRESETS
 
-
 _RATIOS = ("attention_ratio", "mlp_ratio")
 
 
@@ -198,7 +197,6 @@ class ShapeConfig(Config):
             return model if "init_std" in given else model.replace(init_std=wide_enough)
         except ValidationError as error:
             raise ConfigError("the model's shape is impossible", _lines(error)) from error
-
 
     def _allocated(self, given: dict[str, Any]) -> str:
         """The pattern of the ratios; ``layers`` is then its length."""

@@ -2,10 +2,10 @@
 
 For head h of group g, with ``a_t = exp(dt_t A_h)``:
 ``S_t = a_t S_(t-1) + dt_t B_t x_t^T`` and ``y_t = S_t^T C_t + D_h x_t``.
-Inside a chunk of Q tokens that is a masked product of ``C B^T``, formed once for each group; between
-chunks only the states are carried, and each group's heads share one wide product. Only the states
-that enter the chunks are kept for the gradient: decay matrices exist for a few chunks at a time, in
-the forward pass and again in the backward pass, so memory does not grow with Q.
+Inside a chunk of Q tokens that is a masked product of ``C B^T``, formed once for each group;
+between chunks only the states are carried, and each group's heads share one wide product. Only
+the states that enter the chunks are kept for the gradient: decay matrices exist for a few chunks
+at a time, in the forward pass and again in the backward pass, so memory does not grow with Q.
 
 Decays are exponentials of differences that are masked before the exponential, never products, so
 ``dt = 0`` (nothing decays) and large ``dt |A|`` (everything does) give neither NaN nor infinity.
@@ -154,10 +154,10 @@ class _Views:
     def __init__(self, mixed: Tensor, heads: Heads, chunk: int) -> None:
         flat = mixed.reshape(-1, chunk, mixed.shape[-1])
         self.whole = flat
-        x, b, c = flat.split([heads.inner, heads.shared, heads.shared], -1)
-        self.x = x.unflatten(-1, (heads.heads, heads.head_dim))
-        self.b = b.unflatten(-1, (heads.groups, heads.state))
-        self.c = c.unflatten(-1, (heads.groups, heads.state))
+        x, b, c = torch.split(flat, [heads.inner, heads.shared, heads.shared], -1)
+        self.x = torch.unflatten(x, -1, (heads.heads, heads.head_dim))
+        self.b = torch.unflatten(b, -1, (heads.groups, heads.state))
+        self.c = torch.unflatten(c, -1, (heads.groups, heads.state))
 
 
 def _blocks(chunks: int, heads: int, size: int) -> Iterator[slice]:
@@ -166,15 +166,21 @@ def _blocks(chunks: int, heads: int, size: int) -> Iterator[slice]:
         yield slice(first, min(first + step, chunks))
 
 
-def _heads_first(x: Tensor) -> Tensor:
-    """(k, Q, H, P) to (k H, Q, P), contiguous."""
-    return x.transpose(1, 2).reshape(-1, x.shape[1], x.shape[3])
+def _heads_first(x: Tensor, factor: Tensor | None = None) -> Tensor:
+    """(k, Q, H, P), times (k, Q, H), as (k H, Q, P), contiguous."""
+    turned = x.transpose(1, 2)
+    out = torch.empty(turned.shape, dtype=x.dtype, device=x.device)
+    if factor is None:
+        out.copy_(turned)
+    else:
+        torch.mul(turned, factor.transpose(1, 2)[..., None], out=out)
+    return out.flatten(0, 1)
 
 
 def _grouped(products: Tensor, decay: Tensor) -> Tensor:
     """(k, G, Q, Q) times (k, H, Q, Q) of each group's heads, in place of the second."""
     groups = products.shape[1]
-    return decay.unflatten(1, (groups, -1)).mul_(products[:, :, None]).flatten(1, 2)
+    return torch.unflatten(decay, 1, (groups, -1)).mul_(products[:, :, None]).flatten(1, 2)
 
 
 class _Scan(torch.autograd.Function):
@@ -203,26 +209,25 @@ class _Scan(torch.autograd.Function):
             chunks, heads.groups, heads.state, heads.wide, dtype=wide, device=mixed.device
         )
         for part in _blocks(chunks, heads.heads, chunk):
-            fed = parts.x[part] * steps[part, ..., None]
-            products = _products(parts, part)
-            inner = torch.bmm(
-                _grouped(products, decays.between(part)).flatten(0, 1), _heads_first(fed)
-            )
-            y[part] = inner.view(-1, heads.heads, chunk, heads.head_dim).transpose(1, 2)
-            fed = fed.mul_(decays.inward[part, ..., None]).unflatten(2, (heads.groups, -1))
+            x = parts.x[part]
+            weights = _grouped(_products(parts, part), decays.between(part)).flatten(0, 1)
+            inner = torch.bmm(weights, _heads_first(x, steps[part]))
+            inner = inner.view(-1, heads.heads, chunk, heads.head_dim).transpose(1, 2)
+            torch.addcmul(inner, x, D[:, None], out=y[part])
+            fed = x * (steps[part] * decays.inward[part])[..., None]
             for group in range(heads.groups):
                 b = parts.b[part, :, group].transpose(1, 2)
-                states[part, group] = torch.bmm(b, fed[:, :, group].flatten(2))
+                states[part, group] = torch.bmm(b, fed[:, :, _own(heads, group)].flatten(2))
         final = _carry_forward(states, decays.carry, initial, rows, heads)
         for part in _blocks(chunks, heads.heads, chunk):
             for group in range(heads.groups):
                 seen = torch.bmm(parts.c[part, :, group], states[part, group])
                 own = _own(heads, group)
                 y[part, :, own].addcmul_(
-                    seen.unflatten(-1, (-1, heads.head_dim)), decays.outward[part, :, own, None]
+                    torch.unflatten(seen, -1, (-1, heads.head_dim)),
+                    decays.outward[part, :, own, None],
                 )
-            y[part].addcmul_(parts.x[part], D[:, None])
-        ctx.save_for_backward(mixed, dt, A, D, initial, documents, states, final, y)
+        ctx.save_for_backward(mixed, dt, A, D, documents, states, final, y)
         ctx.heads, ctx.chunk = heads, chunk
         ctx.needs_state = ctx.needs_input_grad[4]
         return y.view(rows, time, heads.inner), final
@@ -233,7 +238,7 @@ class _Scan(torch.autograd.Function):
         # With Z the sums that are cumulated: a token's output depends on Z_i only through the
         # factor exp(Z_i), and what it feeds only through exp(-Z_j). So the gradient of Z is
         # <dy, y> - <d fed, fed>, and the last token's gets <dS, S> of the state that leaves.
-        mixed, dt, A, D, initial, documents, states, final, y = ctx.saved_tensors
+        mixed, dt, A, D, documents, states, final, y = ctx.saved_tensors
         heads, chunk = ctx.heads, ctx.chunk
         rows = mixed.shape[0]
         parts = _Views(mixed, heads, chunk)
@@ -248,25 +253,24 @@ class _Scan(torch.autograd.Function):
         for part in _blocks(chunks, heads.heads, chunk):
             pulled = upstream[part] * decays.outward[part, ..., None]
             for group in range(heads.groups):
-                own = pulled[:, :, _own(heads, group)].flatten(2)
-                arriving[part, group] = torch.bmm(parts.c[part, :, group].transpose(1, 2), own)
-                grads.c[part, :, group] = torch.bmm(own, states[part, group].transpose(1, 2))
+                theirs = pulled[:, :, _own(heads, group)].flatten(2)
+                arriving[part, group] = torch.bmm(parts.c[part, :, group].transpose(1, 2), theirs)
+                grads.c[part, :, group] = torch.bmm(theirs, states[part, group].transpose(1, 2))
         grad_initial = _carry_backward(arriving, decays.carry, grad_final, rows)
         grad_sums = (upstream * y).sum(-1)
         skipped = torch.empty_like(steps)
         grad_steps = torch.empty_like(steps)
         for part in _blocks(chunks, heads.heads, chunk):
             x = parts.x[part]
-            fed = x * steps[part, ..., None]
             decay = decays.between(part)
-            above, below = _heads_first(upstream[part]), _heads_first(fed)
+            above, below = _heads_first(upstream[part]), _heads_first(x, steps[part])
             inner = torch.bmm(above, below.transpose(1, 2)).view_as(decay)
-            inner = inner.mul_(decay).unflatten(1, (heads.groups, -1)).sum(2)
+            inner = torch.unflatten(inner.mul_(decay), 1, (heads.groups, -1)).sum(2)
             weights = _grouped(_products(parts, part), decay).flatten(0, 1)
             grad_fed = torch.bmm(weights.transpose(1, 2), above)
             grad_fed = grad_fed.view(-1, heads.heads, chunk, heads.head_dim).transpose(1, 2)
             grad_x = grads.x[part]
-            fed.mul_(decays.inward[part, ..., None])
+            fed = x * (steps[part] * decays.inward[part])[..., None]
             for group in range(heads.groups):
                 b, c = parts.b[part, :, group], parts.c[part, :, group]
                 own = _own(heads, group)
@@ -274,7 +278,8 @@ class _Scan(torch.autograd.Function):
                 grad_b = torch.bmm(inner[:, group].transpose(1, 2), c)
                 grad_b.baddbmm_(fed[:, :, own].flatten(2), arriving[part, group].transpose(1, 2))
                 grads.b[part, :, group] = grad_b
-                through = torch.bmm(b, arriving[part, group]).unflatten(-1, (-1, heads.head_dim))
+                through = torch.bmm(b, arriving[part, group])
+                through = torch.unflatten(through, -1, (-1, heads.head_dim))
                 torch.addcmul(
                     grad_fed[:, :, own],
                     through,
@@ -287,7 +292,8 @@ class _Scan(torch.autograd.Function):
             grad_x.addcmul_(upstream[part], D[:, None])
         grad_sums.addcmul_(skipped, D, value=-1).addcmul_(grad_steps, steps, value=-1)
         leaving = torch.cat([states.view(rows, -1, *states.shape[1:])[:, 1:], final[:, None]], 1)
-        kept = (arriving * leaving.view_as(arriving)).unflatten(-1, (-1, heads.head_dim))
+        kept = arriving * leaving.view_as(arriving)
+        kept = torch.unflatten(kept, -1, (-1, heads.head_dim))
         grad_sums[:, -1] += kept.sum((2, 4)).flatten(1)
         grad_log = grad_sums.flip(1).cumsum(1).flip(1)
         grad_steps.addcmul_(grad_log, A)
@@ -317,13 +323,13 @@ def _products(parts: _Views, part: slice) -> Tensor:
 
 def _per_channel(carry: Tensor, head_dim: int, groups: int) -> Tensor:
     """(..., H) factors as (..., G, 1, R P)."""
-    return carry.repeat_interleave(head_dim, -1).unflatten(-1, (groups, 1, -1))
+    return torch.unflatten(carry.repeat_interleave(head_dim, -1), -1, (groups, 1, -1))
 
 
 def _carry_forward(
     states: Tensor, carry: Tensor, initial: Tensor | None, rows: int, heads: Heads
 ) -> Tensor:
-    """Turn what each chunk adds, (n, G, N, R P), into the state that enters it; returns the last."""
+    """Turn what each chunk adds, (n, G, N, R P), into the state that enters it; gives the last."""
     by_row = states.view(rows, -1, *states.shape[1:])
     factors = _per_channel(carry.view(rows, -1, heads.heads), heads.head_dim, heads.groups)
     current = torch.zeros_like(by_row[:, 0]) if initial is None else initial.to(states.dtype)
