@@ -235,79 +235,85 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_final: Tensor) -> tuple[Tensor | None, ...]:
-        # With Z the sums that are cumulated: a token's output depends on Z_i only through the
-        # factor exp(Z_i), and what it feeds only through exp(-Z_j). So the gradient of Z is
-        # <dy, y> - <d fed, fed>, and the last token's gets <dS, S> of the state that leaves.
-        mixed, dt, A, D, documents, states, final, y = ctx.saved_tensors
-        heads, chunk = ctx.heads, ctx.chunk
-        rows = mixed.shape[0]
-        parts = _Views(mixed, heads, chunk)
-        steps = dt.reshape(-1, chunk, heads.heads)
-        numbers = documents.reshape(-1, chunk) if documents is not None else None
-        decays = _Decays.of(steps * A, numbers, rows)
-        grad_mixed = torch.empty_like(mixed, memory_format=torch.contiguous_format)
-        grads = _Views(grad_mixed, heads, chunk)
-        upstream = grad_y.reshape(y.shape).to(dt.dtype)
-        chunks = steps.shape[0]
-        arriving = torch.empty_like(states)
-        for part in _blocks(chunks, heads.heads, chunk):
-            pulled = upstream[part] * decays.outward[part, ..., None]
-            for group in range(heads.groups):
-                theirs = pulled[:, :, _own(heads, group)].flatten(2)
-                arriving[part, group] = torch.bmm(parts.c[part, :, group].transpose(1, 2), theirs)
-                grads.c[part, :, group] = torch.bmm(theirs, states[part, group].transpose(1, 2))
-        grad_initial = _carry_backward(arriving, decays.carry, grad_final, rows)
-        grad_sums = (upstream * y).sum(-1)
-        skipped = torch.empty_like(steps)
-        grad_steps = torch.empty_like(steps)
-        for part in _blocks(chunks, heads.heads, chunk):
-            x = parts.x[part]
-            decay = decays.between(part)
-            above, below = _heads_first(upstream[part]), _heads_first(x, steps[part])
-            inner = torch.bmm(above, below.transpose(1, 2)).view_as(decay)
-            inner = torch.unflatten(inner.mul_(decay), 1, (heads.groups, -1)).sum(2)
-            weights = _grouped(_products(parts, part), decay).flatten(0, 1)
-            grad_fed = torch.bmm(weights.transpose(1, 2), above)
-            grad_fed = grad_fed.view(-1, heads.heads, chunk, heads.head_dim).transpose(1, 2)
-            grad_x = grads.x[part]
-            fed = x * (steps[part] * decays.inward[part])[..., None]
-            for group in range(heads.groups):
-                b, c = parts.b[part, :, group], parts.c[part, :, group]
-                own = _own(heads, group)
-                grads.c[part, :, group] += torch.bmm(inner[:, group], b)
-                grad_b = torch.bmm(inner[:, group].transpose(1, 2), c)
-                grad_b.baddbmm_(fed[:, :, own].flatten(2), arriving[part, group].transpose(1, 2))
-                grads.b[part, :, group] = grad_b
-                through = torch.bmm(b, arriving[part, group])
-                through = torch.unflatten(through, -1, (-1, heads.head_dim))
-                torch.addcmul(
-                    grad_fed[:, :, own],
-                    through,
-                    decays.inward[part, :, own, None],
-                    out=grad_x[:, :, own],
-                )
-            torch.sum(grad_x * x, -1, out=grad_steps[part])
-            grad_x.mul_(steps[part, ..., None])
-            skipped[part] = (upstream[part] * x).sum(-1)
-            grad_x.addcmul_(upstream[part], D[:, None])
-        grad_sums.addcmul_(skipped, D, value=-1).addcmul_(grad_steps, steps, value=-1)
-        leaving = torch.cat([states.view(rows, -1, *states.shape[1:])[:, 1:], final[:, None]], 1)
-        kept = arriving * leaving.view_as(arriving)
-        kept = torch.unflatten(kept, -1, (-1, heads.head_dim))
-        grad_sums[:, -1] += kept.sum((2, 4)).flatten(1)
-        grad_log = grad_sums.flip(1).cumsum(1).flip(1)
-        grad_steps.addcmul_(grad_log, A)
-        grad_a = (grad_log * steps).sum((0, 1))
-        return (
-            grad_mixed,
-            grad_steps.view_as(dt),
-            grad_a,
-            skipped.sum((0, 1)),
-            grad_initial if ctx.needs_state else None,
-            None,
-            None,
-            None,
-        )
+        with torch.autocast(grad_y.device.type, enabled=False):
+            mixed, dt, A, D, initial = _backward(ctx, grad_y, grad_final)
+        return mixed, dt, A, D, initial if ctx.needs_state else None, None, None, None
+
+
+def _backward(ctx: Any, grad_y: Tensor, grad_final: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of the mixed channels, the steps, A, D and the initial state.
+
+    With Z the cumulated sums: a token's output depends on Z_i only through the factor exp(Z_i),
+    and what it feeds only through exp(-Z_j). So the gradient of Z is <dy, y> - <d fed, fed>, and
+    the last token's gets <dS, S> of the state that leaves; no decay matrix has a gradient of its
+    own.
+    """
+    mixed, dt, A, D, documents, states, final, y = ctx.saved_tensors
+    heads, chunk = ctx.heads, ctx.chunk
+    rows = mixed.shape[0]
+    parts = _Views(mixed, heads, chunk)
+    steps = dt.reshape(-1, chunk, heads.heads)
+    numbers = documents.reshape(-1, chunk) if documents is not None else None
+    decays = _Decays.of(steps * A, numbers, rows)
+    grad_mixed = torch.empty_like(mixed, memory_format=torch.contiguous_format)
+    grads = _Views(grad_mixed, heads, chunk)
+    upstream = grad_y.reshape(y.shape).to(dt.dtype)
+    arriving = torch.empty_like(states)
+    for part in _blocks(steps.shape[0], heads.heads, chunk):
+        pulled = upstream[part] * decays.outward[part, ..., None]
+        for group in range(heads.groups):
+            theirs = pulled[:, :, _own(heads, group)].flatten(2)
+            arriving[part, group] = torch.bmm(parts.c[part, :, group].transpose(1, 2), theirs)
+            grads.c[part, :, group] = torch.bmm(theirs, states[part, group].transpose(1, 2))
+    grad_initial = _carry_backward(arriving, decays.carry, grad_final, rows)
+    grad_sums = (upstream * y).sum(-1)
+    skipped, grad_steps = torch.empty_like(steps), torch.empty_like(steps)
+    for part in _blocks(steps.shape[0], heads.heads, chunk):
+        x, grad_x = parts.x[part], grads.x[part]
+        _pull_chunks(parts, grads, part, upstream[part], steps[part], decays, arriving[part], heads)
+        torch.sum(grad_x * x, -1, out=grad_steps[part])
+        grad_x.mul_(steps[part, ..., None])
+        torch.sum(upstream[part] * x, -1, out=skipped[part])
+        grad_x.addcmul_(upstream[part], D[:, None])
+    grad_sums.addcmul_(skipped, D, value=-1).addcmul_(grad_steps, steps, value=-1)
+    leaving = torch.cat([states.view(rows, -1, *states.shape[1:])[:, 1:], final[:, None]], 1)
+    kept = torch.unflatten(arriving * leaving.view_as(arriving), -1, (-1, heads.head_dim))
+    grad_sums[:, -1] += kept.sum((2, 4)).flatten(1)
+    grad_log = grad_sums.flip(1).cumsum(1).flip(1)
+    grad_steps.addcmul_(grad_log, A)
+    grad_a = (grad_log * steps).sum((0, 1))
+    return grad_mixed, grad_steps.view_as(dt), grad_a, skipped.sum((0, 1)), grad_initial
+
+
+def _pull_chunks(
+    parts: _Views,
+    grads: _Views,
+    part: slice,
+    upstream: Tensor,
+    steps: Tensor,
+    decays: _Decays,
+    arriving: Tensor,
+    heads: Heads,
+) -> None:
+    """Gradients of x (of what it feeds, so far), B and C of a few chunks, into ``grads``."""
+    x, chunk = parts.x[part], steps.shape[1]
+    decay = decays.between(part)
+    above = _heads_first(upstream)
+    inner = torch.bmm(above, _heads_first(x, steps).transpose(1, 2)).view_as(decay)
+    inner = torch.unflatten(inner.mul_(decay), 1, (heads.groups, -1)).sum(2)
+    weights = _grouped(_products(parts, part), decay).flatten(0, 1)
+    fed = torch.bmm(weights.transpose(1, 2), above)
+    grad_fed = fed.view(-1, heads.heads, chunk, heads.head_dim).transpose(1, 2)
+    fed = x * (steps * decays.inward[part])[..., None]
+    for group in range(heads.groups):
+        b, c, own = parts.b[part, :, group], parts.c[part, :, group], _own(heads, group)
+        grads.c[part, :, group] += torch.bmm(inner[:, group], b)
+        grad_b = torch.bmm(inner[:, group].transpose(1, 2), c)
+        grad_b.baddbmm_(fed[:, :, own].flatten(2), arriving[:, group].transpose(1, 2))
+        grads.b[part, :, group] = grad_b
+        through = torch.unflatten(torch.bmm(b, arriving[:, group]), -1, (-1, heads.head_dim))
+        inward = decays.inward[part, :, own, None]
+        torch.addcmul(grad_fed[:, :, own], through, inward, out=grads.x[part][:, :, own])
 
 
 def _own(heads: Heads, group: int) -> slice:
