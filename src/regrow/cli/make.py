@@ -1,16 +1,14 @@
 """The verbs that make something: one command built from each entry of ``grow.verbs``."""
 
 import re
-import shutil
-import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
+from regrow.cli.describe import command_class
 from regrow.cli.show import plan_lines, print_json, print_line, say
-from regrow.core.config import Config, describe_fields, is_override, load_config
+from regrow.core.config import Config, is_override, load_config
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.plan import Plan
 from regrow.core.yaml12 import Location, read_yaml
@@ -24,13 +22,7 @@ def register(app: typer.Typer, verb: Verb) -> None:
     bare = " ".join(name.upper() for name in verb.bare) if verb.name != "grow" else "RECIPE"
     metavar = f"{bare} [key.path=value ...]".strip()
 
-    class Command(TyperCommand):
-        """The command with the verb's settings below its options."""
-
-        def format_epilog(self, ctx: Any, formatter: Any) -> None:
-            formatter.write("\nExample:\n  " + verb.example + "\n\n" + _settings_text(verb))
-
-    @app.command(verb.name, help=verb.summary, cls=Command)
+    @app.command(verb.name, help=verb.summary, cls=command_class(verb.config_class, verb.example))
     def command(
         ctx: typer.Context,
         words: Annotated[
@@ -57,26 +49,6 @@ def register(app: typer.Typer, verb: Verb) -> None:
             verb, words or [], list((ctx.obj or {}).get("literal", ())), config or [], run,
             dry_run=dry_run, as_json=json, force=force, quiet=quiet,
         )  # fmt: skip
-
-
-def _settings_text(verb: Verb) -> str:
-    """Every setting with its type, default and meaning."""
-    try:
-        rows = describe_fields(verb.config_class())
-    except ImportError as error:
-        return f"Settings need an extra that is not installed: {error}\n"
-    width = min(max((len(key) for key, *_ in rows), default=0), 34)
-    columns = max(60, min(110, shutil.get_terminal_size().columns))
-    lines = ["Settings (in --config FILE, or as key.path=value):"]
-    for key, kind, default, text in rows:
-        about = f"{' '.join(text.split())} [{kind}; {default}]"
-        body = textwrap.wrap(about, columns - width - 5) or [""]
-        if len(key) > width:
-            lines.append(f"  {key}")
-            key = ""
-        lines.append(f"  {key:<{width}}  {body[0]}")
-        lines += [" " * (width + 4) + line for line in body[1:]]
-    return "\n".join(lines) + "\n"
 
 
 def read_settings(
