@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from regrow.core.config import Config
+from regrow.core.errors import ConfigError
 from regrow.train.config import Count
 
 _NAME = re.compile(r"^[A-Za-z0-9][\w.\-]*$")
@@ -48,12 +49,17 @@ class SamplesConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """Held-out loss by source, speed of decoding and samples of one or several models."""
+    """Held-out loss, speed, samples and tasks of one or several models.
+
+    With ``shards`` come the loss by source, the speed of decoding and samples; with ``tasks`` or a
+    ``suite`` come their figures. At least one of the three is needed.
+    """
 
     models: Annotated[dict[str, Path], BeforeValidator(_named)] = Field(min_length=1)
     """Name to run folder or Hugging Face folder; a bare path is named after its folder."""
-    shards: Path
-    """A run folder of ``tokenize``, or its shards folder."""
+    shards: Path | None = None
+    """A run folder of ``tokenize``, or its shards folder; the keys from split to samples are about
+    what is measured with it."""
     split: Literal["validation", "test"] = "test"
     """Which held-out split is scored."""
     max_tokens: Count = Field(default=131_072, gt=0)
@@ -74,10 +80,31 @@ class EvaluateConfig(Config):
     """Speed of decoding."""
     samples: SamplesConfig = SamplesConfig()
     """Text that the models write."""
+    tasks: tuple[str, ...] = ()
+    """Tasks by name; ``evaluate --list`` prints them."""
+    suite: str | None = None
+    """A named list of tasks, besides those of tasks."""
+    data: Path | None = None
+    """The folder that holds the tasks' files; by default the one that REGROW_DATA names."""
+    shots: Annotated[int, Field(ge=0)] | None = None
+    """Solved examples in front of each question; by default as many as the task has."""
+    limit: Annotated[int, Field(gt=0)] | None = None
+    """Items of each task at most, evenly spaced over all; by default all."""
+    lengths: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(256, 512), min_length=1)
+    """Of the recall tasks: tokens of a prompt with its answer, one group of items each."""
+    samples_per_length: int = Field(default=64, gt=0)
+    """Of the recall tasks: items of each length."""
     threads: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """CPU threads; auto: the cores that this process may use."""
     seed: int = Field(default=0, ge=0)
-    """Of the samples, and of the baselines' order of tokens where there is no run."""
+    """Of the samples, of whatever tasks draw, and of the baselines' order of tokens where there is
+    no run."""
+
+    def task_names(self) -> list[str]:
+        """Those of the suite and of tasks, each once."""
+        from regrow.eval.tasks import SUITES
+
+        return list(dict.fromkeys((*(SUITES[self.suite] if self.suite else ()), *self.tasks)))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -86,7 +113,29 @@ class EvaluateConfig(Config):
                 raise ValueError(
                     f"models: {name!r} cannot name a file; use letters, digits, '_', '-', '.'"
                 )
+        self._check_tasks()
         for key in ("baseline_run", "baseline_tokens"):
             if not self.baselines and getattr(self, key):
                 raise ValueError(f"{key} has no effect with baselines false")
         return self
+
+    def _check_tasks(self) -> None:
+        from regrow.eval.tasks import SUITES, TASKS
+
+        if self.suite is not None and self.suite not in SUITES:
+            raise ValueError(f"suite: {self.suite!r} is none of {', '.join(SUITES)}")
+        named = self.task_names()
+        for name in named:
+            try:
+                task = TASKS.get(name)
+            except ConfigError as error:
+                raise ValueError(f"tasks: {error}") from error
+            if self.shots and len(named) == 1 and self.shots > task.max_shots:
+                raise ValueError(
+                    f"shots: task {name} has {task.max_shots} solved examples, not {self.shots}"
+                )
+        if not named and self.shards is None:
+            raise ValueError("nothing to measure: give shards, tasks or a suite")
+        for key in ("data", "shots", "limit"):
+            if not named and getattr(self, key) is not None:
+                raise ValueError(f"{key} has no effect without tasks or a suite")

@@ -208,17 +208,22 @@ class LanguageModel:
         return torch.cat(logs), torch.cat(best)
 
     def generate(
-        self, prompts: Sequence[str], max_new_tokens: int, stop: Sequence[str] = ()
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        stop: Sequence[str] = (),
+        keep_prompt: bool = True,
     ) -> list[str]:
         """Greedy continuations.
 
         Args:
-            prompts: texts; the left of one that leaves no room for the new tokens is cut, and
-                counted.
+            prompts: texts; one that does not fit is cut from the left, and counted.
             max_new_tokens: at most so many are made.
             stop: a continuation ends before the first of these.
+            keep_prompt: where prompt and new tokens do not fit together, fewer tokens are made;
+                without it the prompt is cut.
         """
-        room = max(1, self.window - max_new_tokens)
+        room = self.window - 1 if keep_prompt else max(1, self.window - max_new_tokens)
         encoded = []
         for prompt in prompts:
             ids = self.encode(prompt) or (self.prefix,)

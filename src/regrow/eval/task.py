@@ -79,12 +79,15 @@ class Completion(Item):
         references: right answers; which match counts is the task's matter.
         max_new_tokens: at most so many tokens are made.
         stop: the text is cut before the first of these.
+        keep_prompt: where both do not fit into a model's positions, fewer tokens are made; without
+            it the prompt is cut from the left.
     """
 
     prompt: str
     references: tuple[str, ...]
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    keep_prompt: bool = True
 
 
 @dataclass(frozen=True, slots=True)

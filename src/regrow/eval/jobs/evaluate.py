@@ -1,11 +1,11 @@
-"""Held-out loss by source, speed of decoding and samples of several models, beside n-grams."""
+"""Held-out loss, speed, samples and tasks of several models, beside n-grams."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regrow.core import atomic
 from regrow.core.errors import ConfigError, InputError, Interrupted, RegrowError
@@ -13,25 +13,41 @@ from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.data.shards import Shard, ShardSet
 from regrow.eval.config import EvaluateConfig
+from regrow.eval.task_stage import (
+    describe,
+    model_problems,
+    problems_of,
+    record_inputs,
+    run_tasks,
+    table,
+    tasks_of,
+)
 from regrow.io.runs import resolve_model, resolve_shards
 from regrow.io.tokenizer import Tokenizer
 from regrow.model.shapes import non_embedding_parameters, parameters
 from regrow.train.stage import SCHEDULE_FILE, weights_sha256
+
+if TYPE_CHECKING:
+    from regrow.model.decoder import Decoder
+
+Load = Callable[[], "Decoder"]
 
 _FOLDER = "eval"
 _BASELINES = "_baselines"  # no model can have this name
 
 
 def plan(config: EvaluateConfig) -> Plan:
-    """Models with their sizes, tokens to score; all that is wrong at once.
+    """Models with their sizes, tokens to score, tasks; all that is wrong at once.
 
     Raises:
-        ConfigError, InputError: a model, its tokenizer or the shards do not fit together.
+        ConfigError, InputError: a model, its tokenizer, the shards or the tasks' files do not fit
+            together.
     """
     from regrow.model.folder import load_config
 
-    problems: list[str] = []
-    held_out = ShardSet.open(resolve_shards(config.shards), config.split)
+    named = config.task_names()
+    problems = problems_of(config)
+    held_out = _open_shards(config, config.split)
     sizes = {}
     for name, path in config.models.items():
         try:
@@ -47,8 +63,11 @@ def plan(config: EvaluateConfig) -> Plan:
             "parameters": parameters(shape),
             "non_embedding_parameters": non_embedding_parameters(shape),
         }
+        if named:
+            found = model_problems(config, folder, shape.max_positions)
+            problems += [f"models.{name}: {problem}" for problem in found]
         longest = max(config.sequence, config.decode.prompt_tokens + config.decode.new_tokens)
-        if longest > shape.max_positions:
+        if held_out and longest > shape.max_positions:
             problems.append(
                 f"models.{name}: {longest} tokens are more than its max_positions "
                 f"{shape.max_positions}; lower sequence or decode.new_tokens"
@@ -63,10 +82,25 @@ def plan(config: EvaluateConfig) -> Plan:
     if problems:
         raise InputError("the evaluation cannot start", problems)
     tokens = {n: min(config.max_tokens, max(0, s.num_tokens - 1)) for n, s in held_out.items()}
-    if not sum(tokens.values()):
+    if config.shards is not None and not sum(tokens.values()):
         raise InputError(f"the {config.split} split of {config.shards} has no token to predict")
-    title = f"evaluate {len(sizes)} models on {sum(tokens.values()):,} {config.split} tokens"
-    return Plan(title, {"models": sizes, "tokens": tokens})
+    parts = []
+    if config.shards is not None:
+        parts.append(f"{sum(tokens.values()):,} {config.split} tokens")
+    if named:
+        parts.append(f"{len(named)} tasks")
+    title = f"evaluate {len(sizes)} models on {' and '.join(parts)}"
+    figures: dict[str, Any] = {"models": sizes}
+    if config.shards is not None:
+        figures["tokens"] = tokens
+    return Plan(title, figures | ({"tasks": named} if named else {}))
+
+
+def _open_shards(config: EvaluateConfig, split: str) -> ShardSet:
+    """The shards of a split; none where the settings name none."""
+    if config.shards is None:
+        return ShardSet()
+    return ShardSet.open(resolve_shards(config.shards), split)
 
 
 def _tokenizer_sha(folder: Path) -> str | None:
@@ -75,11 +109,11 @@ def _tokenizer_sha(folder: Path) -> str | None:
 
 
 def run(config: EvaluateConfig, run: Run) -> dict[str, Any]:
-    """Score each model; ``eval/<name>.json`` appears as each is finished.
+    """Score each model; ``eval/<name>.json`` and ``eval/<name>/<task>.json`` appear one by one.
 
     Returns:
-        ``models`` (name to figures), ``baselines``, ``split``, ``tokens`` scored a model,
-        ``threads``.
+        ``models`` (name to figures), ``threads``; with shards ``baselines``, ``split``, ``tokens``
+        scored a model; with tasks ``tasks`` (model to task to figures) and ``about_tasks``.
 
     Raises:
         Interrupted: after Ctrl-C; finished models stay.
@@ -91,32 +125,73 @@ def run(config: EvaluateConfig, run: Run) -> dict[str, Any]:
     plan(config)
     threads = resolve_threads(config.threads)
     torch.set_num_threads(threads)
-    shards_folder = run.input(resolve_shards(config.shards), "shards")
-    held_out = ShardSet.open(shards_folder, config.split)
     folders = {n: run.input(resolve_model(path), "model") for n, path in config.models.items()}
-    if config.baseline_run is not None:
-        run.input(config.baseline_run / SCHEDULE_FILE, "baseline")
-    tokenizer = _find_tokenizer(folders, shards_folder)
+    record_inputs(config, run)
     (run.path / _FOLDER).mkdir(exist_ok=True)
     atomic.remove_leftovers(run.path / _FOLDER)
-    models = {}
-    with run.progress("evaluate", len(folders) + config.baselines, "model") as progress:
-        baselines = {}
+    result = _scores(config, run, folders) | {"threads": threads}
+    if config.task_names():
+        about = {name: describe(task) for name, task in tasks_of(config).items()}
+        run.announce(table(result["tasks"], about), None)
+        result["about_tasks"] = about
+    return result
+
+
+def _scores(config: EvaluateConfig, run: Run, folders: dict[str, Path]) -> dict[str, Any]:
+    """Figures of each model in turn: what needs the shards, then the tasks."""
+    result: dict[str, Any] = {"models": {}, "baselines": {}}
+    measure = _sizes
+    if config.shards is not None:
+        shards = run.input(resolve_shards(config.shards), "shards")
+        if config.baseline_run is not None:
+            run.input(config.baseline_run / SCHEDULE_FILE, "baseline")
+        held_out = ShardSet.open(shards, config.split)
+        tokenizer = _find_tokenizer(folders, shards)
         if config.baselines:
-            measure = partial(_baselines, config, shards_folder, held_out, tokenizer)
-            baselines = _once(run, _BASELINES, measure)
-            progress.advance(1)
+            counted = partial(_baselines, config, shards, held_out, tokenizer)
+            result["baselines"] = _once(run, _BASELINES, counted)
+
+        def measure(folder: Path, load: Load) -> dict[str, Any]:
+            return _model(config, folder, held_out, tokenizer, load)
+
+    tasks: dict[str, Any] = {}
+    with run.progress("evaluate", len(folders), "model") as progress:
         for name, folder in folders.items():
             if run.stop_requested:
                 raise Interrupted(f"stopped before {name}; the same command goes on in {run.path}")
-            models[name] = _once(run, name, partial(_model, config, folder, held_out, tokenizer))
-            progress.advance(1, loss=models[name]["loss"])
+            load = cache(partial(_load, folder))
+            result["models"][name] = _once(run, name, partial(measure, folder, load))
+            if config.task_names():
+                tasks[name] = run_tasks(config, run, name, folder, load)
+            progress.advance(1, **_shown(result["models"][name]))
+    if config.shards is not None:
+        tokens = next(iter(result["models"].values()))["tokens"]
+        result |= {"split": config.split, "tokens": tokens}
+    return result | ({"tasks": tasks} if tasks else {})
+
+
+def _shown(figures: dict[str, Any]) -> dict[str, Any]:
+    """What the progress line says of a finished model."""
+    return {"loss": figures["loss"]} if "loss" in figures else {}
+
+
+def _load(folder: Path) -> Decoder:
+    from regrow.model.folder import load
+    from regrow.train.device import resolve_device
+
+    return load(folder).to(resolve_device("auto"))
+
+
+def _sizes(folder: Path, load: Load) -> dict[str, Any]:
+    """Bytes, parameters and the hash of the weights; the model is not loaded."""
+    from regrow.model.folder import load_config
+
+    shape = load_config(folder)
     return {
-        "models": models,
-        "baselines": baselines,
-        "split": config.split,
-        "tokens": next(iter(models.values()))["tokens"],
-        "threads": threads,
+        "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        "parameters": parameters(shape),
+        "non_embedding_parameters": non_embedding_parameters(shape),
+        "weights_sha256": weights_sha256(folder),
     }
 
 
@@ -156,16 +231,18 @@ def _windows(config: EvaluateConfig, shard: Shard) -> Iterable[Any]:
 
 
 def _model(
-    config: EvaluateConfig, folder: Path, held_out: ShardSet, tokenizer: Tokenizer | None
+    config: EvaluateConfig,
+    folder: Path,
+    held_out: ShardSet,
+    tokenizer: Tokenizer | None,
+    load: Load,
 ) -> dict[str, Any]:
     from regrow.data.loader import evaluation_batches
     from regrow.eval.held_out import held_out as score
     from regrow.eval.samples import samples
     from regrow.eval.speed import decode_speed
-    from regrow.model.folder import load
-    from regrow.train.device import resolve_device
 
-    model = load(folder).to(resolve_device("auto"))
+    model = load()
     figures = score(
         model,
         held_out,
@@ -181,10 +258,7 @@ def _model(
             model, decode.prompt_tokens, decode.new_tokens, decode.repeats, config.seed
         )
         figures |= {name: round(rate, 1) for name, rate in speed.items()}
-    figures["bytes"] = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    figures["parameters"] = parameters(model.config)
-    figures["non_embedding_parameters"] = non_embedding_parameters(model.config)
-    figures["weights_sha256"] = weights_sha256(folder)
+    figures |= _sizes(folder, load)
     if tokenizer is not None and config.samples.prompts:
         how = config.samples
         figures["samples"] = samples(

@@ -46,6 +46,7 @@ class Gsm8k(Task):
                     references=(final,),
                     max_new_tokens=256,
                     stop=(_MARK,),
+                    keep_prompt=False,
                 )
             )
         return items

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
-
-import numpy as np
 
 from regrow.core.errors import InputError
 from regrow.core.seed import derive
@@ -13,7 +12,7 @@ from regrow.eval.tasks.rows import require_count, require_file
 
 _LANGUAGES = 112
 _OPTIONS = 4
-_NEAREST = 16  # sentences of the closest lengths, from which three are drawn
+_NEAREST = 16  # at most so many sentences of the closest lengths, from which three are drawn
 
 
 class Tatoeba(ChoiceTask):
@@ -43,8 +42,8 @@ class Tatoeba(ChoiceTask):
                 raise InputError(
                     f"{folder}: {code} has {len(english)} English sentences and {len(other)} others"
                 )
-            seed = derive(settings.seed, self.name, code)
-            items += _language(code, english, other, np.random.default_rng(seed))
+            draw = random.Random(derive(settings.seed, self.name, code))
+            items += _language(code, english, other, draw)
         require_count(folder, len(items), self.size, "pairs")
         return items
 
@@ -57,24 +56,22 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.removesuffix("\n").split("\n")]
 
 
-def _language(
-    code: str, english: list[str], other: list[str], draw: np.random.Generator
-) -> list[Item]:
+def _language(code: str, english: list[str], other: list[str], draw: random.Random) -> list[Item]:
     """One item a pair."""
-    sizes = np.array([len(text.encode()) for text in other])
+    sizes = [len(text.encode()) for text in other]
+    by_size = sorted(range(len(other)), key=sizes.__getitem__)
     items: list[Item] = []
-    for index, (source, right) in enumerate(zip(english, other, strict=True)):
-        order = np.argsort(np.abs(sizes - sizes[index]), kind="stable")
+    for place, index in enumerate(by_size):
+        source, right, size = english[index], other[index], sizes[index]
+        around = by_size[max(0, place - _NEAREST) : place + _NEAREST + 1]
+        around.sort(key=lambda at, size=size: abs(sizes[at] - size))  # type: ignore[misc]
         # Neither the same words nor another translation of the same sentence may be called wrong.
-        near: dict[str, None] = {}
-        for at in order:
-            if other[at] != right and english[at] != source:
-                near[other[at]] = None
-            if len(near) == _NEAREST:
-                break
-        pool = list(near)
-        wrong = [pool[i] for i in draw.permutation(len(pool))[: _OPTIONS - 1]]
-        answer = int(draw.integers(_OPTIONS))
+        near = {other[at]: None for at in around if other[at] != right and english[at] != source}
+        pool = list(near)[:_NEAREST]
+        if len(pool) < _OPTIONS - 1:
+            raise InputError(f"tatoeba {code}: too few sentences that differ from {right!r}")
+        wrong = draw.sample(pool, _OPTIONS - 1)
+        answer = draw.randrange(_OPTIONS)
         texts = [*wrong[:answer], right, *wrong[answer:]]
         prompt = f"English: {source}\nTranslation:"
         items.append(
@@ -86,4 +83,4 @@ def _language(
                 unconditional="Translation:",
             )
         )
-    return items
+    return sorted(items, key=lambda item: int(item.id.rpartition("/")[2]))
