@@ -22,6 +22,7 @@ from regrow.model.shapes import (
     kv_bytes_per_token,
     non_embedding_parameters,
     parameters,
+    state_bytes,
     tensor_shapes,
     weight_bytes,
 )
@@ -49,8 +50,27 @@ def test_counts_are_exact(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == parameters(config)
 
 
-def test_the_8b_transformer_of_the_hybrid_study() -> None:
-    assert round(parameters(PRESETS["transformer-8b"]) / 1e9, 2) == 8.54
+def test_the_8b_models_of_the_hybrid_study() -> None:
+    """The study's table gives the sizes of each kind of block; this is that arithmetic."""
+    width, inner, groups, state, heads, vocabulary = 4096, 8192, 8, 128, 128, 256_000
+    mixed = inner + 2 * groups * state
+    mamba = width * (inner + mixed + heads) + mixed * 5 + 3 * heads + inner + inner * width + width
+    attention = 2 * width * width + 2 * width * 1024 + width
+    mlp = 2 * width * 4 * width + width
+    outside = 2 * vocabulary * width + width
+    assert parameters(PRESETS["mamba2-8b"]) == 56 * mamba + outside
+    hybrid = 24 * mamba + 4 * attention + 28 * mlp + outside
+    assert parameters(PRESETS["mamba2-hybrid-8b"]) == hybrid
+    billions = {n: round(parameters(PRESETS[n]) / 1e9, 2) for n in PRESETS}
+    assert billions["transformer-8b"] == 8.54
+    assert billions["mamba2-8b"] == 8.24
+    assert billions["mamba2-hybrid-8b"] == 8.65
+    assert billions["nemotronh-8b"] == 8.10
+    # 16 KiB for each token, and 96 MiB of states with their windows, for the hybrid.
+    assert kv_bytes_per_token(PRESETS["mamba2-hybrid-8b"]) == 16 << 10
+    assert kv_bytes_per_token(PRESETS["transformer-8b"]) == 512 << 10
+    windows = 24 * 3 * mixed * 2
+    assert state_bytes(PRESETS["mamba2-hybrid-8b"]) == (96 << 20) + windows
 
 
 @given(

@@ -144,6 +144,20 @@ def forward_flops_per_token(config: ModelConfig, sequence: int, causal: bool = F
     return flops_per_token(config, sequence, causal) // 3
 
 
+def decode_flops_per_token(config: ModelConfig, context: int) -> int:
+    """FLOPs of making one token after ``context`` others, with the cache.
+
+    ``2 (N + V d) + 4 L H c s``, and ``6 H P N`` for each Mamba-2 block: decay, update and read-out
+    of its state.
+    """
+    dense = 2 * (non_embedding_parameters(config) + config.vocab_size * config.hidden_size)
+    seen = min(context, config.sliding_window or context)
+    attention = 4 * config.pattern.count("*") * config.heads * config.head_dim * seen
+    sizes = config.mamba
+    states = config.pattern.count("M") * 6 * sizes.inner * sizes.state if sizes else 0
+    return dense + attention + states
+
+
 def kv_bytes_per_token(config: ModelConfig, bytes: int = 2) -> int:
     """Bytes that each cached token takes in the key/value caches of one sequence."""
     return 2 * config.pattern.count("*") * config.kv_heads * config.head_dim * bytes
