@@ -141,14 +141,12 @@ class PromptEncoder:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None = None) -> None:
         self.tokenizer = tokenizer
         self.template = template
-        files = dict(tokenizer.files())
         # Unlike the tokenizer itself, one that reads a template's markup as the special tokens
         # that it stands for, and that has its post-processor.
-        self._markup = tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
+        self._markup = tokenizers.Tokenizer.from_buffer(dict(tokenizer.files())["tokenizer.json"])
         self._markup.no_truncation()
         self._markup.no_padding()
-        settings = json.loads(files.get("tokenizer_config.json", b"{}"))
-        self.opening = self._find_opening(settings)
+        self.opening = self._find_opening()
 
     @property
     def chat_stops(self) -> tuple[str, ...]:
@@ -170,11 +168,8 @@ class PromptEncoder:
         text = self.template.render(messages)
         return list(self._markup.encode(text, add_special_tokens=False).ids)
 
-    def _find_opening(self, settings: Mapping[str, Any]) -> list[int]:
-        """Ids that stand before every text, as the tokenizer's post-processor or settings say."""
-        wanted, bos = settings.get("add_bos_token"), self.tokenizer.bos_id
-        if wanted is not None and bos is not None:
-            return [bos] if wanted else []
+    def _find_opening(self) -> list[int]:
+        """Ids that the tokenizer's post-processor puts before every text."""
         plain = self._markup.encode("a", add_special_tokens=False).ids
         whole = self._markup.encode("a", add_special_tokens=True).ids
         for start in range(len(whole)):

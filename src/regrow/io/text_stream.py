@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 REPLACEMENT = "\ufffd"
-# A character has at most four bytes, so at most three can be waiting for the rest.
-_WAITING = 3
+# How many of these can turn into a character yet. A byte-level decoder gives one for a character
+# that is not whole; SentencePiece's gives one for each byte of a run that is not whole: four of the
+# character before, which is context, and three of the next.
+_WAITING = 7
 
 
 class Detokenizer:
