@@ -18,11 +18,13 @@ from regrow.eval.task import Score
 from regrow.io.tokenizer import Tokenizer
 from regrow.model.chunked import chunk_size
 from regrow.model.decoder import Decoder
-from regrow.model.generate import stream
+from regrow.model.generate import pad_left, stream
 
 Tokens = tuple[int, ...]
 
-_BATCH_TOKENS = 8192
+# On a CPU a batch should stay in the outer cache (2048 measured best of 2048 to 16384).
+_CPU_BATCH = 2048
+_GPU_BATCH = 32_768
 _GENERATE_ROWS = 32
 _STOP_EVERY = 16  # steps between looks at what has been written
 
@@ -48,15 +50,16 @@ class LanguageModel:
     Args:
         model: the decoder, on the device and in the dtype to use.
         tokenizer: its tokenizer.
-        batch_tokens: positions of a batch, padding included.
+        batch_tokens: positions of a batch, padding included; chosen by the device when not given.
     """
 
     def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, batch_tokens: int = _BATCH_TOKENS
+        self, model: Decoder, tokenizer: Tokenizer, batch_tokens: int | None = None
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.batch_tokens = batch_tokens
+        on_cpu = model.embed.weight.device.type == "cpu"
+        self.batch_tokens = batch_tokens or (_CPU_BATCH if on_cpu else _GPU_BATCH)
         self.window = model.config.max_positions
         self.cut = 0
         """Requests so far whose text did not fit whole."""
@@ -231,21 +234,25 @@ class LanguageModel:
             encoded.append(ids[-room:])
         texts = [""] * len(prompts)
         order = sorted(range(len(prompts)), key=lambda i: -len(encoded[i]))
-        for batch in _equal_lengths(order, encoded):
-            new = min(max_new_tokens, self.window - len(encoded[batch[0]]))
-            made = self._continue([encoded[i] for i in batch], new, stop)
+        for start in range(0, len(order), _GENERATE_ROWS):
+            batch = order[start : start + _GENERATE_ROWS]
+            limits = [min(max_new_tokens, self.window - len(encoded[i])) for i in batch]
+            made = self._continue([encoded[i] for i in batch], limits, stop)
             for index, text in zip(batch, made, strict=True):
                 texts[index] = text
         return texts
 
-    def _continue(self, prompts: list[Tokens], new: int, stop: Sequence[str]) -> list[str]:
-        """Texts that follow prompts of one length; ends early when each has met a stop."""
-        tokens = torch.tensor(prompts, device=self.model.embed.weight.device)
+    def _continue(self, prompts: list[Tokens], limits: list[int], stop: Sequence[str]) -> list[str]:
+        """Texts that follow prompts, of so many tokens at most; ends when each has met a stop."""
+        device = self.model.embed.weight.device
+        tokens, valid = (part.to(device) for part in pad_left(prompts))
         ids: list[list[int]] = [[] for _ in prompts]
         eos = self.tokenizer.eos_id
-        for step, column in enumerate(stream(self.model, tokens, new, eos_id=eos), 1):
-            for row, token in zip(ids, column.tolist(), strict=True):
-                row.append(token)
+        steps = stream(self.model, tokens, max(limits), eos_id=eos, valid=valid)
+        for step, column in enumerate(steps, 1):
+            for row, token, limit in zip(ids, column.tolist(), limits, strict=True):
+                if len(row) < limit:
+                    row.append(token)
             if stop and step % _STOP_EVERY == 0 and all(self._ended(row, stop) for row in ids):
                 break
         return [self._text(row, stop) for row in ids]
@@ -272,16 +279,3 @@ def opening_ids(tokenizer: Tokenizer) -> Tokens:
             break
         count += 1
     return tuple(with_all.ids[:count])
-
-
-def _equal_lengths(order: list[int], encoded: list[Tokens]) -> Iterator[list[int]]:
-    """Runs of ``order`` (sorted by length) whose prompts are equally long, of bounded size."""
-    batch: list[int] = []
-    for index in order:
-        full = len(batch) == _GENERATE_ROWS
-        if batch and (full or len(encoded[index]) != len(encoded[batch[0]])):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
