@@ -16,50 +16,9 @@ from safetensors.torch import load_file, save_file
 from regrow.core.errors import ConfigError, InputError
 from regrow.io import hf
 from regrow.model.folder import load, load_config, save
-from regrow.model.shapes import parameters
-from tests.model.makers import SEEDS, files, ours, stock, stock_settings, tokens
+from tests.model.makers import FAMILIES, files, logits, ours, stock, tokens
 
 transformers = pytest.importorskip("transformers")
-FAMILIES = ["llama", "nemotron"]
-
-
-def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        result = model(ids)
-    return result if isinstance(result, torch.Tensor) else result.logits
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_theirs_loads_as_ours(family: str, seed: int, tmp_path: Path) -> None:
-    theirs = stock(family, seed)
-    theirs.save_pretrained(tmp_path / "theirs")
-    model = load(tmp_path / "theirs")
-    ids = tokens(model.config, 2, 40, seed)
-    assert (logits(model, ids) - logits(theirs, ids)).abs().max() <= 1e-5
-    assert parameters(model.config) == theirs.num_parameters()
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_ours_loads_as_theirs_and_saves_the_same_bytes(
-    family: str, seed: int, tmp_path: Path
-) -> None:
-    stock(family, seed).save_pretrained(tmp_path / "seed")
-    model = load(tmp_path / "seed")
-    save(model, tmp_path / "first")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "first")
-    assert (
-        type(theirs).__name__ == {"llama": "Llama", "nemotron": "Nemotron"}[family] + "ForCausalLM"
-    )
-    ids = tokens(model.config, 2, 40, seed)
-    assert (logits(model, ids) - logits(theirs, ids)).abs().max() <= 1e-5
-    again = load(tmp_path / "first")
-    assert again.config == model.config
-    save(again, tmp_path / "second")
-    assert files(tmp_path / "first") == files(tmp_path / "second")
-    kept = theirs.generation_config
-    assert kept.eos_token_id == stock_settings(family, seed)["eos_token_id"]
 
 
 def test_fresh_model_in_the_nemotron_layout_has_a_gain_of_one(tmp_path: Path) -> None:
@@ -102,7 +61,7 @@ def test_sharded_folder_with_an_index(tmp_path: Path) -> None:
     assert (logits(model, ids) - logits(theirs, ids)).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f not in ("nemotron_h", "mamba2")])
 def test_older_keys_at_the_top_level(family: str, tmp_path: Path) -> None:
     theirs = stock(family, 0)
     theirs.save_pretrained(tmp_path)
@@ -252,7 +211,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "larger config": (_config(vocab_size=10_000_000), "has shape"),
     "huge config": (_config(hidden_size=10**12), "hidden_size"),
     "more layers": (_config(num_hidden_layers=3000), "is missing"),
-    "family": (_config(model_type="gpt2"), r"'gpt2'.*supported: llama, nemotron"),
+    "family": (_config(model_type="gpt2"), rf"'gpt2'.*supported: {', '.join(FAMILIES)}\)"),
     "family number": (_config(model_type=7), "supported: llama"),
     "auto_map": (_config(auto_map={"AutoConfig": "x.Y"}), "auto_map.*never"),
     "trust": (_config(trust_remote_code=True), "trust_remote_code"),

@@ -75,8 +75,14 @@ class Mamba2:
             },
             strict=False,
         )
-        if config.mamba is None or config.mamba.inner != config.mamba.expand * config.hidden_size:
-            raise InputError("; ".join(_check_width(config)))
+        mamba = config.mamba
+        assert mamba is not None  # the pattern has M
+        if mamba.inner != mamba.expand * config.hidden_size:
+            raise InputError(
+                f"expand {mamba.expand} x hidden_size {config.hidden_size} = "
+                f"{mamba.expand * config.hidden_size} is not num_heads x head_dim = "
+                f"{mamba.heads} x {mamba.head_dim} = {mamba.inner}; make them equal"
+            )
         return config
 
     def write_config(self, config: ModelConfig) -> dict[str, Any]:
