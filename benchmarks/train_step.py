@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from regrow.core.hardware import fingerprint
-from regrow.model.adapters import ADAPTERS
 from regrow.model.config import ModelConfig
 from regrow.model.decoder import Decoder
+from regrow.model.folder import save
 from regrow.model.shapes import flops_per_token, non_embedding_parameters
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -45,14 +46,11 @@ SHAPE = ("layout", "layers", "hidden_size", "heads", "kv_heads", "intermediate_s
 
 def peer(model: Decoder) -> nn.Module:
     """The stock transformers model with the same weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    adapter = ADAPTERS.get(model.config.layout)
-    settings = adapter.write_config(model.config)
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    stock: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    state = model.state_dict()
-    stock.load_state_dict({t: state[o] for o, t in adapter.names(model.config)}, strict=False)
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, folder)
+        stock: nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return stock.train()
 
 
