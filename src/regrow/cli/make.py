@@ -44,7 +44,15 @@ def register(app: typer.Typer, verb: Verb) -> None:
         ] = False,
         force: Annotated[bool, typer.Option("--force", help="Start the run folder anew.")] = False,
         quiet: Annotated[bool, typer.Option("--quiet", help="No plan, no progress.")] = False,
+        listed: Annotated[
+            bool,
+            typer.Option("--list", help="Print what there is to ask for.", hidden=not verb.listing),
+        ] = False,
     ) -> None:
+        if listed:
+            lines, found = verb.list()
+            print_json(found) if json else print_line("\n".join(lines))
+            return
         make(
             verb, words or [], list((ctx.obj or {}).get("literal", ())), config or [], run,
             dry_run=dry_run, as_json=json, force=force, quiet=quiet,

@@ -210,7 +210,7 @@ class Task(ABC):
         """
         if settings.data is None:
             raise ConfigError(
-                f"task {self.name} reads {self.files} from the data folder, and none is named; "
+                f"{self.name} reads {self.files} under the data folder, and none is named; "
                 "give data=FOLDER or set REGROW_DATA"
             )
         return settings.data / self.files

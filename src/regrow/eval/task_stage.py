@@ -13,8 +13,9 @@ from regrow.core.errors import Interrupted, RegrowError
 from regrow.core.run import Run
 from regrow.eval.config import EvaluateConfig
 from regrow.eval.harness import finished, run_task
+from regrow.eval.listing import aligned
 from regrow.eval.task import Task, TaskSettings
-from regrow.eval.tasks import SUITES, TASKS
+from regrow.eval.tasks import TASKS
 
 if TYPE_CHECKING:
     from regrow.model.decoder import Decoder
@@ -54,13 +55,13 @@ def settings_for(
 def problems_of(config: EvaluateConfig) -> list[str]:
     """What is wrong with the tasks' files: each is read whole, so nothing comes up later."""
     problems = []
-    for name, task in tasks_of(config).items():
+    for task in tasks_of(config).values():
         if not task.files:
             continue
         try:
             task.items(settings_for(config, task))
         except RegrowError as error:
-            problems.append(f"tasks: {name}: {error.message}")
+            problems.append(f"tasks: {error.message}")
     return problems
 
 
@@ -132,44 +133,18 @@ def _stop(run: Run, what: str, asked: int, total: int) -> None:
         )
 
 
-def describe(task: Task) -> dict[str, Any]:
-    """What a reader of the figures needs to know of a task."""
-    return {
-        "metric": task.metric,
-        "higher_is_better": task.higher_is_better,
-        "chance": task.chance,
-        "size": task.size,
-        "shots": task.shots,
-        "files": task.files or None,
-    }
-
-
-def listing() -> dict[str, Any]:
-    """All tasks and suites: the result object of ``evaluate --list``."""
-    return {
-        "tasks": {name: describe(TASKS.get(name)()) for name in TASKS.names()},
-        "suites": {name: list(tasks) for name, tasks in SUITES.items()},
-    }
-
-
 def table(
     tasks: Mapping[str, Mapping[str, Mapping[str, Any]]], about: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """Headlines as text: a row a task, a column a model, each with its standard error."""
-    rows = [["task", "metric", "n", *tasks]]
+    rows = [["task", "metric", "chance", "n", *tasks]]
     for name, told in about.items():
         cells = [models[name] for models in tasks.values()]
-        counts = {str(cell["n"]) for cell in cells}
-        rows.append([name, told["metric"], "/".join(sorted(counts)), *(
-            written(cell, told["metric"]) for cell in cells
-        )])  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells_ = [f"{text:<{w}}" for text, w in zip(row[:2], widths[:2], strict=True)]
-        cells_ += [f"{text:>{w}}" for text, w in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(cells_).rstrip())
-    return "\n".join(lines)
+        counts = "/".join(sorted({str(cell["n"]) for cell in cells}))
+        chance = f"{told['chance']:.3g}" if told["chance"] is not None else "-"
+        figures = [written(cell, told["metric"]) for cell in cells]
+        rows.append([name, told["metric"], chance, counts, *figures])
+    return "\n".join(aligned(rows, figures=range(2, len(rows[0]))))
 
 
 def written(figures: Mapping[str, Any], metric: str) -> str:

@@ -29,6 +29,8 @@ class Verb:
         bare: settings that bare arguments fill, in order.
         composite: its run folder holds run folders of its parts.
         hidden: only other verbs use it.
+        listing: ``"module:function"`` that gives what ``--list`` prints, as lines and as an
+            object; in a module that imports no torch.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Verb:
     bare: tuple[str, ...] = ()
     composite: bool = False
     hidden: bool = False
+    listing: str = ""
 
     def config_class(self) -> type[Config]:
         """The class of the verb's settings."""
@@ -55,6 +58,18 @@ class Verb:
         """Do it, in a claimed run folder."""
         function: Callable[[Config, Any], dict[str, Any]] = importlib.import_module(self.job).run
         return function(config, run)
+
+    def list(self) -> tuple[list[str], dict[str, Any]]:
+        """What the verb can be asked for, as lines and as an object.
+
+        Raises:
+            ConfigError: there is nothing to list.
+        """
+        if not self.listing:
+            raise ConfigError(f"{self.name} has nothing to list; leave --list out")
+        module, _, name = self.listing.partition(":")
+        found: tuple[list[str], dict[str, Any]] = getattr(importlib.import_module(module), name)()
+        return found
 
 
 _ALL = (
@@ -135,9 +150,10 @@ _ALL = (
         "evaluate",
         "regrow.eval.config:EvaluateConfig",
         "regrow.eval.jobs.evaluate",
-        "held-out loss by domain, decode speed and samples of one or several models",
+        "held-out loss by domain, decode speed, samples and tasks of one or several models",
         "regrow evaluate runs/base shards=runs/shards --run runs/evaluation",
         bare=("models",),
+        listing="regrow.eval.listing:listing",
     ),
     Verb(
         "sweep",

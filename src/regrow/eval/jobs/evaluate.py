@@ -13,8 +13,8 @@ from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.data.shards import Shard, ShardSet
 from regrow.eval.config import EvaluateConfig
+from regrow.eval.listing import describe
 from regrow.eval.task_stage import (
-    describe,
     model_problems,
     problems_of,
     record_inputs,
