@@ -28,7 +28,7 @@ from regrow.model.decoder import Decoder
 from regrow.train.device import device_of, to_device
 
 #: Block symbol to the projection whose input scores the block's own channels.
-SITES = {"*": "o_proj", "-": "down_proj"}
+SITES = {"M": "out_proj", "*": "o_proj", "-": "down_proj"}
 
 
 class CalibrationBatch(Protocol):
@@ -90,6 +90,8 @@ class Statistics:
 def site_widths(config: ModelConfig) -> dict[str, int]:
     """Each site's name and number of channels, in the order of the forward pass."""
     widths = {"*": config.heads * config.head_dim, "-": config.intermediate_size}
+    if config.mamba is not None:
+        widths["M"] = config.mamba.inner
     sites = {}
     for index, symbol in enumerate(config.pattern):
         sites[f"blocks.{index}.norm"] = config.hidden_size

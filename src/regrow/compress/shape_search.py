@@ -89,8 +89,20 @@ def count(
     per_mlp = norm + (inward + 1) * hidden * intermediate
     per_mlp = per_mlp + config.mlp_bias * (inward * intermediate + hidden)
     inner = attention * per_attention + mlp * per_mlp + norm
+    inner = inner + config.pattern.count("M") * (norm + _mamba(config, hidden))
     outer = config.vocab_size * hidden * (1 if config.tie_embeddings else 2)
     return inner + outer, inner
+
+
+def _mamba(config: ModelConfig, hidden: Sizes) -> Sizes | int:
+    """Parameters of a Mamba-2 mixer of each width; its own channels stay."""
+    sizes = config.mamba
+    if sizes is None:
+        return 0
+    convolved = sizes.conv_channels * (sizes.conv + sizes.conv_bias)
+    projections = hidden * (sizes.projection + sizes.inner)
+    projections = projections + sizes.proj_bias * (sizes.projection + hidden)
+    return projections + convolved + 3 * sizes.heads + sizes.inner
 
 
 def _align(given: int, size: int) -> int:
@@ -116,14 +128,14 @@ def enumerate_shapes(source: ModelConfig, budget: BudgetTarget) -> Candidates:
         raise ConfigError("budget.axes: only stacks of attention+MLP pairs can lose layers")
     layers, hidden, inner = [source.layers], [source.hidden_size], [source.intermediate_size]
     heads = [source.heads]
-    group = source.heads // source.kv_heads
+    group = source.heads // max(1, source.kv_heads)
     if "layers" in budget.axes:
         layers = list(range(min(2, source.layers), source.layers + 1))
     if "hidden" in budget.axes:
         hidden = _multiples(hidden[0], _align(budget.hidden_align, hidden[0]))
     if "mlp" in budget.axes:
         inner = _multiples(inner[0], _align(budget.mlp_align, inner[0]))
-    if "heads" in budget.axes:
+    if "heads" in budget.axes and source.heads:
         # Whole groups where each has one query head, otherwise as many of every group.
         step = 1 if group == 1 else source.kv_heads
         heads = list(range(step, source.heads + 1, step))

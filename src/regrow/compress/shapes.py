@@ -22,7 +22,7 @@ def target_config(source: ModelConfig, target: ShapeTarget) -> ModelConfig:
         ConfigError: every rule that is broken, with the nearest legal values.
     """
     wanted = {name: getattr(target, name) or getattr(source, name) for name in AXES}
-    group = source.heads // source.kv_heads
+    group = source.heads // max(1, source.kv_heads)
     if target.heads is None and target.kv_heads is not None:
         wanted["heads"] = target.kv_heads * group
     if target.kv_heads is None and group == 1:
@@ -60,6 +60,8 @@ def target_config(source: ModelConfig, target: ShapeTarget) -> ModelConfig:
 
 def _head_problems(source: ModelConfig, heads: int, kv_heads: int) -> list[str]:
     """Rules of grouped-query attention: as many query heads in each group, none larger."""
+    if not source.heads:
+        return []
     group = source.heads // source.kv_heads
     if heads % kv_heads == 0 and heads // kv_heads <= group:
         return []

@@ -26,6 +26,19 @@ Indices = tuple[int, ...]
 #: Symbol of a block to, for each of its tensors, the axis of each dimension. ``hidden``, ``query``,
 #: ``key`` and ``neurons`` follow an index list; ``-`` stays whole.
 CUTS: dict[str, dict[str, tuple[str, ...]]] = {
+    # Heads and channels of a Mamba-2 block stay whole; its width follows the residual stream.
+    "M": {
+        "in_proj.weight": ("-", "hidden"),
+        "in_proj.bias": ("-",),
+        "conv1d.weight": ("-", "-", "-"),
+        "conv1d.bias": ("-",),
+        "dynamics.A_log": ("-",),
+        "dynamics.D": ("-",),
+        "dynamics.dt_bias": ("-",),
+        "norm.weight": ("-",),
+        "out_proj.weight": ("hidden", "-"),
+        "out_proj.bias": ("hidden",),
+    },
     "*": {
         "q_proj.weight": ("query", "hidden"),
         "q_proj.bias": ("query",),
@@ -125,7 +138,7 @@ class Keep:
         _check_list("layers", self.layers, source.layers)
         _check_list("hidden", self.hidden, source.hidden_size)
         symbols = {block: source.pattern[block] for block in self.blocks(source)}
-        group = source.heads // source.kv_heads
+        group = source.heads // max(1, source.kv_heads)
         for name, lists, symbol, limit in (
             ("neurons", self.neurons, "-", source.intermediate_size),
             ("heads", self.heads, "*", source.heads),

@@ -124,7 +124,7 @@ class Decoder(nn.Module):
         tokens: Tensor,
         documents: Tensor | None,
         cache: Cache | None,
-        valid: Tensor | None,
+        valid: Tensor | None = None,
     ) -> SequenceContext:
         time, device = tokens.shape[1], tokens.device
         start = cache.length if cache is not None else 0
