@@ -8,7 +8,14 @@ from pathlib import Path
 from markupsafe import Markup
 
 from regrow.core import atomic
-from regrow.report import family_sections, other_sections, run_sections, shared_sections, twins
+from regrow.report import (
+    family_sections,
+    other_sections,
+    run_sections,
+    shared_sections,
+    task_section,
+    twins,
+)
 from regrow.report.family import Family
 from regrow.report.format import amount, scientific, seconds, unit_of, words
 from regrow.report.headline import Tile, headline, tiles
@@ -41,6 +48,7 @@ RUN_SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     run_sections.data,
     shared_sections.documents,
     run_sections.models,
+    task_section.tasks,
     run_sections.trials,
 )
 # The figures that stand at the top of a run's page, as many as there is room for.
