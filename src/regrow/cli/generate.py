@@ -344,14 +344,16 @@ class _Conversation:
                 on_text=show,
             )[0]
         except KeyboardInterrupt:
-            say("\n(stopped)")
+            pass
         else:
             ended = asdict(completion)
             del ended["text"]
-            _show("\n", self.stream)
         content = "".join(pieces).rstrip() if plain else "".join(pieces)
         self.turns.append({"role": "assistant", "content": content})
         self.answers.append(ended)
+        _show("\n", self.stream)
+        if ended["reason"] == "interrupted":
+            say("(stopped)")
 
     def result(self) -> dict[str, Any]:
         """The conversation as one object."""
