@@ -43,7 +43,7 @@ class Tatoeba(ChoiceTask):
                     f"{folder}: {code} has {len(english)} English sentences and {len(other)} others"
                 )
             draw = random.Random(derive(settings.seed, self.name, code))
-            items += _language(code, english, other, draw)
+            items += language_items(code, english, other, draw)
         require_count(folder, len(items), self.size, "pairs")
         return items
 
@@ -56,7 +56,9 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.removesuffix("\n").split("\n")]
 
 
-def _language(code: str, english: list[str], other: list[str], draw: random.Random) -> list[Item]:
+def language_items(
+    code: str, english: list[str], other: list[str], draw: random.Random
+) -> list[Item]:
     """One item a pair."""
     sizes = [len(text.encode()) for text in other]
     by_size = sorted(range(len(other)), key=sizes.__getitem__)
