@@ -14,6 +14,7 @@ from regrow.core.run import Run
 from regrow.data.config import TokenizeConfig
 from regrow.data.jobs import tokenize as job
 from regrow.data.shards import ShardSet
+from regrow.io.runs import TOKENIZER_FOLDER, resolve_tokenizer
 from regrow.io.tokenizer import Tokenizer
 from tests.data.test_tokenizer import TEXTS, documents, train_byte_level
 
@@ -52,6 +53,17 @@ def test_shards_hold_the_documents_in_order(
     assert result["total_tokens"] == sum(
         n for by_source in result["tokens"].values() for n in by_source.values()
     )
+
+
+def test_the_tokenizer_goes_with_its_shards(
+    config: TokenizeConfig, claim: Callable[..., Run], tmp_path: Path
+) -> None:
+    run = claim("tokenize", config)
+    result = job.run(config, run)
+    moved = run.path.rename(tmp_path / "elsewhere")
+    (tmp_path / "tokenizer").rename(tmp_path / "gone")
+    found = resolve_tokenizer(moved / TOKENIZER_FOLDER)
+    assert Tokenizer.load(found.parent).sha256 == result["tokenizer_sha256"]
 
 
 def test_batch_size_does_not_matter(

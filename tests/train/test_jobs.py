@@ -38,14 +38,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     texts = {"prose": _documents(1, 120), "code": _documents(2, 60)}
     tokenizer = train_byte_level(iter(texts["prose"]), 300)
-    tokenizer.save(folder / "tokenizer")
+    tokenizer.save(folder / "run/tokenizer")
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.end, tokenizer.sha256)
     for source, documents in texts.items():
         encoded = [(tokenizer.encode(text), len(text.encode())) for text in documents]
         write_shard(folder / "run/shards/train", source, encoded[10:], vocabulary)
         write_shard(folder / "run/shards/validation", source, encoded[:10], vocabulary)
-    record = {"role": "tokenizer", "path": str(folder / "tokenizer")}
-    atomic.write_json(folder / "run/inputs.json", [record])
     return folder
 
 
@@ -317,7 +315,7 @@ def test_a_source_shorter_than_a_sequence_is_left_out_and_said_so(
     import shutil
 
     shutil.copytree(corpus / "run", tmp_path / "run")
-    tokenizer = Tokenizer.load(corpus / "tokenizer")
+    tokenizer = Tokenizer.load(corpus / "run/tokenizer")
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.end, tokenizer.sha256)
     write_shard(tmp_path / "run/shards/train", "scrap", [([1, 2, 3], 3)], vocabulary)
     plan = pretrain.plan(_pretrain(corpus, f"data.shards={tmp_path / 'run'}"))

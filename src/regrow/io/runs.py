@@ -20,6 +20,10 @@ def resolve_model(path: Path) -> Path:
     raise _nothing(path, "model", "config.json", "a Hugging Face model folder")
 
 
+#: Folder of a tokenize run that holds the tokenizer of its shards.
+TOKENIZER_FOLDER = "tokenizer"
+
+
 def resolve_tokenizer(path: Path) -> Path:
     """The ``tokenizer.json`` to read: ``path`` itself, in it, or in the ``export`` of a run.
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from regrow.core import atomic
 from regrow.core.errors import InputError
 from regrow.data.shards import Shard, ShardSet
-from regrow.io.runs import resolve_shards, resolve_tokenizer
+from regrow.io.runs import TOKENIZER_FOLDER, resolve_shards, resolve_tokenizer
 from regrow.train.config import DataConfig
 
 _BLOCK = 1 << 24  # tokens looked at together
@@ -62,7 +61,7 @@ class Sources:
                 _check_shard(shards[name])
 
     def find_tokenizer(self, given: Path | None) -> Path | None:
-        """The ``tokenizer.json`` to use: the given one, or what the shards' run was made with.
+        """The ``tokenizer.json`` to use: the given one, or the one that lies beside the shards.
 
         Raises:
             InputError: the given path holds none.
@@ -70,10 +69,8 @@ class Sources:
         if given is not None:
             return resolve_tokenizer(given)
         try:
-            records = atomic.read_json(self.folder.parent / "inputs.json")
-            paths = [Path(r["path"]) for r in records if r.get("role") == "tokenizer"]
-            return resolve_tokenizer(paths[0])
-        except (OSError, ValueError, LookupError, TypeError, InputError):
+            return resolve_tokenizer(self.folder.parent / TOKENIZER_FOLDER)
+        except InputError:
             return None
 
 

@@ -14,7 +14,7 @@ from regrow.data.config import TokenizeConfig
 from regrow.data.document import SPLITS
 from regrow.data.shards import Shard, ShardSet, ShardWriter, Vocabulary
 from regrow.io.parquet import num_rows, read_batches
-from regrow.io.runs import resolve_documents, resolve_tokenizer
+from regrow.io.runs import TOKENIZER_FOLDER, resolve_documents, resolve_tokenizer
 from regrow.io.tokenizer import Tokenizer
 
 SHARDS_FOLDER = "shards"
@@ -64,6 +64,10 @@ def run(config: TokenizeConfig, run: Run) -> dict[str, Any]:
     folder = run.input(resolve_tokenizer(config.tokenizer), "tokenizer")
     tokenizer = Tokenizer.load(folder)
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.end, tokenizer.sha256)
+    # Beside the shards, so that whoever trains on them finds it wherever the folder went.
+    if not (run.path / TOKENIZER_FOLDER).exists():
+        with staged_folder(run.path / TOKENIZER_FOLDER) as staged:
+            tokenizer.copy_files(staged)
     shards = run.path / SHARDS_FOLDER
     shards.mkdir(exist_ok=True)
     remove_leftovers(shards)
