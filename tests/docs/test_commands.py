@@ -11,15 +11,17 @@ import pytest
 from regrow.cli.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("data", "train", "compress", "evaluate", "models", "runs")
+PAGES = ("data", "train", "compress", "evaluate", "generate", "models", "runs")
 # The docs show budgets that make sense; here only that the commands work.
 SMALLER = {
     "pretrain": ["train.tokens=4096", "train.batch_tokens=2048"],
     "continue": ["train.tokens=4096", "train.batch_tokens=2048"],
     "distill": ["train.tokens=4096", "train.batch_tokens=2048"],
     "importance": ["samples=4"],
+    "generate": ["max_new_tokens=4"],
     "evaluate": ["max_tokens=2048", "decode.repeats=1", "samples.new_tokens=4"],
 }
+WHOLE = ("import torch", "import regrow\nfrom regrow.io")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -44,7 +46,7 @@ def test_every_command_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert end.value.code in (0, None), (page, words)
             ran += 1
         for block in blocks(page, "python"):
-            if block.startswith("import torch"):  # whole examples; the others are fragments
+            if block.startswith(WHOLE):  # whole examples; the others are fragments
                 exec(compile(block, f"{page}.md", "exec"), {})
     assert ran >= 15
     assert (tmp_path / "runs" / "evaluation" / "report.html").exists()
