@@ -425,6 +425,20 @@ def test_bf16_keeps_the_dynamics_wide(family: str, tmp_path: Path) -> None:
     assert (logits(model, ids) - expected).abs().max() < 0.05 * expected.abs().max()
 
 
+@pytest.mark.parametrize("family", ["llama", "nemotron_h"])
+def test_norms_stored_wider_than_the_rest(family: str, tmp_path: Path) -> None:
+    theirs = stock(family, 1).to(torch.bfloat16)
+    theirs.save_pretrained(tmp_path)
+    state = load_file(tmp_path / hf.SINGLE)
+    state = {name: t.float() if "norm" in name else t for name, t in state.items()}
+    save_file(state, tmp_path / hf.SINGLE, {"format": "pt"})
+    model = load(tmp_path)
+    assert model.norm.weight.dtype == model.embed.weight.dtype == torch.bfloat16
+    ids = tokens(model.config, 1, 9)
+    expected = logits(theirs, ids).float()
+    assert (logits(model, ids) - expected).abs().max() < 0.05 * expected.abs().max()
+
+
 def test_mamba2_folders_of_older_names(tmp_path: Path) -> None:
     theirs = stock("mamba2", 0)
     theirs.save_pretrained(tmp_path)

@@ -244,7 +244,7 @@ def _is_plain(file: object) -> bool:
     """Whether an index's entry can only name a file of its own folder, on any system."""
     if not isinstance(file, str) or not file.isprintable() or len(file.encode()) > 255:
         return False
-    return Path(file).name == file and "\\" not in file and file not in ("", ".", "..")
+    return not any(mark in file for mark in "/\\:") and file not in ("", ".", "..")
 
 
 def open_weights(folder: Path) -> Weights:
@@ -262,7 +262,8 @@ def open_weights(folder: Path) -> Weights:
         return Weights(folder, _read_header(check_regular(single)))
     table = _read_index(index)
     files = sorted(set(table.values()))
-    missing = [file for file in files if not (folder / file).exists()]
+    present = {path.name for path in folder.iterdir()}
+    missing = [file for file in files if file not in present]
     if missing:
         raise InputError(
             f"{index}: names {len(missing)} file(s) that {folder} lacks: {', '.join(missing[:5])}; "

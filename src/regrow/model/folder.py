@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +32,13 @@ _DTYPE_NAMES = {
     torch.bfloat16: "bfloat16",
 }
 
+_HEADER_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
 
 class CopiesFiles(Protocol):
     """What :func:`save` needs of a tokenizer."""
@@ -43,7 +52,8 @@ def _adapter(config: dict[str, Any], path: Path) -> Adapter:
     family = config.get("model_type")
     if not isinstance(family, str) or family not in ADAPTERS:
         known = ", ".join(ADAPTERS.names())
-        raise InputError(f"{path}: model_type {family!r} is not supported (supported: {known})")
+        shown = hf.printable(repr(family))
+        raise InputError(f"{path}: model_type {shown} is not supported (supported: {known})")
     return ADAPTERS.get(family)
 
 
@@ -78,8 +88,8 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Decoder:
 
     Args:
         folder: the model's folder, or a run that has one in ``export/``.
-        dtype: cast every weight to this; without it each keeps the dtype of its file. Decay rates,
-            skips and time-step biases of Mamba-2 blocks are never kept below fp32.
+        dtype: cast every weight to this; by default the dtype that most numbers of the files have.
+            Decay rates, skips and time-step biases of Mamba-2 blocks are never kept below fp32.
 
     Returns:
         The decoder, on the CPU.
@@ -97,16 +107,22 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Decoder:
         _compare(weights, config, dict(names))
         with torch.device("meta"):
             model = Decoder(config)
-        state = {}
-        for ours, theirs in names:
-            tensor = weights.tensor(theirs)
-            state[ours] = tensor.to(_dtype(ours, dtype or tensor.dtype))
+        dtype = dtype or _most_frequent(weights)
+        state = {ours: weights.tensor(theirs).to(_keep(ours, dtype)) for ours, theirs in names}
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True)
     return model
 
 
-def _dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+def _most_frequent(weights: hf.Weights) -> torch.dtype:
+    """The dtype of most numbers: folders mix them (norms in fp32), but a model computes in one."""
+    numbers: Counter[str] = Counter()
+    for name in weights.names:
+        numbers[weights.dtype(name)] += prod(weights.shape(name))
+    return _HEADER_DTYPES[numbers.most_common(1)[0][0]]
+
+
+def _keep(name: str, dtype: torch.dtype) -> torch.dtype:
     """What a tensor is kept in: the dynamics of Mamba-2 blocks never below fp32."""
     return torch.promote_types(dtype, torch.float32) if ".dynamics." in name else dtype
 

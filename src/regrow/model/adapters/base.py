@@ -10,6 +10,8 @@ from regrow.model.config import ModelConfig, RopeScaling
 
 HfConfig = Mapping[str, Any]
 
+_MAX_EOS = 256
+
 
 class Adapter(Protocol):
     """Between one family of ``transformers`` and :class:`~regrow.model.config.ModelConfig`."""
@@ -79,7 +81,7 @@ def count(hf: HfConfig, key: str, default: int | None = None) -> int:
         InputError: missing, or no such number.
     """
     value = require(hf, key) if default is None else get(hf, key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 63:
         raise InputError(f"{key} must be a whole number of at least 1, not {shorten(value)}")
     return value
 
@@ -105,9 +107,15 @@ def shorten(value: Any) -> str:
 
 
 def read_ids(hf: HfConfig) -> dict[str, Any]:
-    """Special token ids; ``eos_token_id`` may be a list."""
+    """Special token ids; ``eos_token_id`` may be a list.
+
+    Raises:
+        InputError: a list that no tokenizer needs.
+    """
     eos = hf.get("eos_token_id")
     several = list(eos) if isinstance(eos, Sequence) and not isinstance(eos, str) else [eos]
+    if len(several) > _MAX_EOS:
+        raise InputError(f"eos_token_id lists {len(several)} ids; at most {_MAX_EOS} are supported")
     return {
         "bos_id": hf.get("bos_token_id"),
         "eos_id": several[0] if several else None,
@@ -143,7 +151,7 @@ def read_rope(hf: HfConfig, fraction: float) -> dict[str, Any]:
     """
     inner = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
     if not isinstance(inner, Mapping):
-        raise InputError(f"rope_parameters must be an object, not {inner!r}")
+        raise InputError(f"rope_parameters must be an object, not {shorten(inner)}")
     settings = {**{k: hf[k] for k in ("rope_theta", "partial_rotary_factor") if k in hf}, **inner}
     kind = get(settings, "rope_type", get(settings, "type", "default"))
     scaling: dict[str, Any] | None = None
@@ -161,7 +169,7 @@ def read_rope(hf: HfConfig, fraction: float) -> dict[str, Any]:
         }
     elif kind != "default":
         raise InputError(
-            f"rope_type {kind!r} is not supported (supported: default, linear, llama3)"
+            f"rope_type {shorten(kind)} is not supported (supported: default, linear, llama3)"
         )
     return {
         "rope_theta": get(settings, "rope_theta", 10000.0),

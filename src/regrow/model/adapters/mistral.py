@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regrow.model.adapters.base import HfConfig
+from regrow.model.adapters.base import HfConfig, count
 from regrow.model.adapters.transformer import (
     check_gated,
     read_gated,
@@ -28,7 +28,8 @@ class Mistral:
 
     def read_config(self, hf: HfConfig) -> ModelConfig:
         """See :class:`~regrow.model.adapters.base.Adapter`."""
-        window = hf.get("sliding_window", 4096)
+        slides = hf.get("sliding_window", 4096) is not None
+        window = count(hf, "sliding_window", 4096) if slides else None
         read_kinds(hf, window)
         return ModelConfig.model_validate(
             {
