@@ -6,7 +6,7 @@ Legend: R rows of a batch, T time, D model, V vocabulary, N scored positions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import tokenizers
@@ -63,6 +63,7 @@ class LanguageModel:
         self.window = model.config.max_positions
         self.cut = 0
         """Requests so far whose text did not fit whole."""
+        self.count_tokens = token_counter(tokenizer)
         self._opening = opening_ids(tokenizer)
 
     @property
@@ -70,10 +71,6 @@ class LanguageModel:
         """The token that stands for an empty context."""
         bos = self.tokenizer.bos_id
         return bos if bos is not None else self.tokenizer.end
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of ``text`` as a prompt."""
-        return len(self._opening) + len(self.tokenizer.encode(text))
 
     def encode(self, text: str) -> Tokens:
         """Ids of ``text`` as a context: with what the tokenizer puts in front."""
@@ -266,6 +263,12 @@ class LanguageModel:
         text = self.tokenizer.decode(ids[: ids.index(eos)] if eos in ids else ids)
         ends = [place for mark in stop if (place := text.find(mark)) >= 0]
         return text[: min(ends)] if ends else text
+
+
+def token_counter(tokenizer: Tokenizer) -> Callable[[str], int]:
+    """A function that gives the tokens of a text as a prompt."""
+    opening = len(opening_ids(tokenizer))
+    return lambda text: opening + len(tokenizer.encode(text))
 
 
 def opening_ids(tokenizer: Tokenizer) -> Tokens:

@@ -67,16 +67,22 @@ def problems_of(config: EvaluateConfig) -> list[str]:
 
 def model_problems(config: EvaluateConfig, folder: Path, max_positions: int) -> list[str]:
     """What keeps a model from the tasks."""
-    problems = []
+    from regrow.eval.lm import token_counter
+    from regrow.io.tokenizer import Tokenizer
+
     if not (folder / "tokenizer.json").is_file():
-        problems.append(f"{folder} has no tokenizer.json, and tasks are text")
+        return [f"{folder} has no tokenizer.json, and tasks are text"]
+    drawn = {name: task for name, task in tasks_of(config).items() if not task.files}
     longest = max(config.lengths)
-    made = [name for name, task in tasks_of(config).items() if not task.files]
-    if made and longest > max_positions:
-        problems.append(
-            f"lengths: {longest} tokens are more than its max_positions {max_positions}; "
-            f"tasks {', '.join(made)} need lengths up to that"
-        )
+    if drawn and longest > max_positions:
+        return [f"lengths: {longest} tokens are more than its max_positions {max_positions}"]
+    problems = []
+    for task in drawn.values():
+        settings = settings_for(config, task, token_counter(Tokenizer.load(folder)))
+        try:
+            task.items(replace(settings, samples=1))
+        except RegrowError as error:
+            problems.append(error.message)
     return problems
 
 
