@@ -479,7 +479,7 @@ def spoil(number: int, good: dict[str, Folder], place: Path) -> tuple[Path, str]
     draw = random.Random(number)
     source = draw.choice(sorted(good))
     change = draw.choices(list(CHANGES), list(CHANGES.values()))[0]
-    place.mkdir()
+    place.mkdir(parents=True)
     (place / CANARY).write_bytes(next(iter(good[source].values())))
     folder = place / "model"
     folder.mkdir()
