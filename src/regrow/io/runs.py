@@ -72,4 +72,9 @@ def _nothing(path: Path, what: str, sought: str, kind: str) -> InputError:
         return InputError(
             f"{path}: this run has not finished, so it has no {what} yet; finish it first"
         )
+    if what == "model" and (path / "result.json").is_file() and (path / "checkpoints").is_dir():
+        return InputError(
+            f"{path}: no stock class can hold this run's model (see not_exported in its "
+            "result.json), so it has no export; its weights stay in checkpoints/"
+        )
     return InputError(f"{path}: no {what} there ({sought}); give {kind}, or the run that made it")

@@ -19,6 +19,7 @@ from regrow.core.plan import Plan
 from regrow.core.registry import nearest
 from regrow.core.run import Run
 from regrow.io.tokenizer import Tokenizer
+from regrow.model.adapters import ADAPTERS
 from regrow.model.config import ModelConfig
 from regrow.model.shapes import flops_per_token, non_embedding_parameters, parameters
 from regrow.train.config import PhaseConfig, StageConfig
@@ -128,7 +129,13 @@ class Stage:
         ]
         if self.tokenizer is None:
             often.append("no tokenizer is known: no bits per byte, and none beside the model")
+        often += [f"trained but not exported: {reason}" for reason in self.not_exported]
         return Plan(title, figures, (*notes, *often))
+
+    @property
+    def not_exported(self) -> list[str]:
+        """Why no stock class can hold the shape; nothing where one can."""
+        return ADAPTERS.get(self.model.layout).check(self.model)
 
     def _phase_figures(self, phase: ResolvedPhase) -> dict[str, Any]:
         first = self.schedule.lr_at(phase.first_token + self.batch_tokens)
@@ -251,7 +258,8 @@ def run_stage(
     from regrow.train.trainer import ModelKind, Settings, Trainer
 
     config, data = stage.config, stage.config.data
-    check_export(stage.model)  # not after hours of training
+    if stage.model.is_transformer:  # always near to a shape that can be exported: not after hours
+        check_export(stage.model)
     tokenizer = Tokenizer.load(stage.tokenizer) if stage.tokenizer is not None else None
     loader = Loader(
         stage.sources.train,
@@ -276,9 +284,8 @@ def run_stage(
     def export(module: nn.Module, folder: Path) -> None:
         save(module.cpu(), folder, tokenizer)  # type: ignore[arg-type]
 
-    trainer = Trainer(
-        objective, loader, loop_settings(stage, Settings, label), run, evaluate, ModelKind(export)
-    )
+    kind = ModelKind(export) if not stage.not_exported else None
+    trainer = Trainer(objective, loader, loop_settings(stage, Settings, label), run, evaluate, kind)
     if not checkpoint.steps_in(run.checkpoints):
         stage.sources.check_ids({name for phase in stage.phases for name in phase.weights})
         if prepare_optimiser is not None:
@@ -286,7 +293,8 @@ def run_stage(
     # Written before the first step: what the run is meant to do does not depend on its end.
     atomic.write_json(run.path / SCHEDULE_FILE, schedule_record(stage))
     figures = trainer.train()
-    return stage_result(stage, figures, run.export)
+    last = checkpoint.step_folder(run.checkpoints, stage.steps)
+    return stage_result(stage, figures, run.export if kind is not None else last)
 
 
 def loop_settings(stage: Stage, make: Callable[..., Any], label: str) -> Any:
@@ -344,8 +352,14 @@ def read_schedule(model: Path) -> dict[str, Any] | None:
     return None
 
 
-def stage_result(stage: Stage, figures: dict[str, Any], export: Path) -> dict[str, Any]:
-    """The part of ``result.json`` that all training verbs share."""
+def stage_result(stage: Stage, figures: dict[str, Any], weights: Path) -> dict[str, Any]:
+    """The part of ``result.json`` that all training verbs share.
+
+    Args:
+        stage: from :func:`prepare`.
+        figures: from the trainer.
+        weights: the export, or the last checkpoint of a shape that no stock class can hold.
+    """
     validation = figures["validation"] or {}
     return {
         "tokens": stage.tokens,
@@ -360,9 +374,10 @@ def stage_result(stage: Stage, figures: dict[str, Any], export: Path) -> dict[st
         "tokens_per_second": round(stage.tokens / max(figures["seconds_training"], 1e-9), 1),
         "parameters": parameters(stage.model),
         "non_embedding_parameters": non_embedding_parameters(stage.model),
-        "weights_sha256": weights_sha256(export),
+        "weights_sha256": weights_sha256(weights),
         "schedule": schedule_record(stage),
         "ledger": figures["ledger"],
+        **({"not_exported": stage.not_exported} if stage.not_exported else {}),
     }
 
 
