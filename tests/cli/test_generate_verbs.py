@@ -150,6 +150,7 @@ def test_a_prompt_may_look_like_a_setting(inside: Run, model: Path) -> None:
             ("generate", "SHORT", "a" * 33),
             "prompt 1 has 33 tokens; the model's max_positions is 32",
         ),
+        (("generate", "NARROW", "abc"), "the model's vocabulary is 200"),
         (("chat",), "model: required"),
         (("chat", "MODEL", "Hello"), "chat takes MODEL, but got MODEL Hello"),
         (("chat", "BARE"), "has no tokenizer.json"),
@@ -168,14 +169,15 @@ def test_mistakes_exit_with_2(
 ) -> None:
     monkeypatch.setattr("regrow.model.folder.load", lambda _: pytest.fail("the model was loaded"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    if {"BARE", "FAILING"} & set(words):
+    if {"BARE", "FAILING", "NARROW"} & set(words):
         folder = tmp_path / words[1]
-        save(ours(vocab_size=300), folder, load_encoder(model).tokenizer)
+        size = 200 if words[1] == "NARROW" else 300
+        save(ours(vocab_size=size), folder, load_encoder(model).tokenizer)
         (folder / "chat_template.jinja").write_text("{{ raise_exception('no system') }}")
         if words[1] == "BARE":
             (folder / "tokenizer.json").unlink()
     places = {"MODEL": model, "SHORT": short, "BARE": tmp_path / "BARE"}
-    places["FAILING"] = tmp_path / "FAILING"
+    places |= {name: tmp_path / name for name in ("FAILING", "NARROW")}
     code, out, err = inside(*(places.get(word, word) for word in words))
     assert (code, out) == (2, "")
     assert message in err.replace(str(model), "MODEL")
@@ -306,3 +308,13 @@ def test_ctrl_c_ends_generate_with_130(model: Path) -> None:
         _, err = made.communicate(timeout=60)
     assert made.returncode == 130
     assert err.decode() == "error: interrupted\n"
+
+
+def test_a_reader_may_go_away(model: Path) -> None:
+    with started("generate", str(model), "the", "max_new_tokens=90000", "temperature=5") as made:
+        assert made.stdout is not None
+        assert made.stderr is not None
+        assert made.stdout.read(3)
+        made.stdout.close()
+        assert made.wait(60) == 0
+        assert made.stderr.read() == b""

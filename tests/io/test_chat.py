@@ -88,7 +88,7 @@ def theirs(folder: Path) -> Any:
 def test_templates_equal_transformers(
     place: str, source: str, messages: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    folder = make(tmp_path, {"chat_template": source if place == "config" else "no"})
+    folder = make(tmp_path, {"chat_template": source if place == "config" else "no"}, True)
     if place == "file":
         (folder / "chat_template.jinja").write_text(source)
     ours, stock = encoder(folder), theirs(folder)

@@ -108,6 +108,13 @@ def test_stop_strings_end_a_text_wherever_they_begin(writer: Writer, size: int) 
     assert [completion.reason for completion in stopped[:3]] == ["stop"] * 3
 
 
+def test_what_only_began_like_a_stop_string_is_given(writer: Writer) -> None:
+    how = {"max_new_tokens": 20, "temperature": 1.2}
+    free = told(writer, PROMPTS, **how)
+    never = [completion.text[-2:] + "\x00" for completion in free]
+    assert told(writer, PROMPTS, stop=never, **how) == free
+
+
 def test_an_end_token_of_any_origin_ends_a_text(tokenizer: Tokenizer) -> None:
     model = ours(vocab_size=304)
     plain = Writer(model, PromptEncoder(tokenizer))

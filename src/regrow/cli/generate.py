@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -122,6 +123,10 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted("interrupted") from None
+    except BrokenPipeError:
+        # Whoever read the text has enough of it; the interpreter's last flush must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
 
 
 def _show(text: str, stream: TextIO) -> None:
@@ -160,10 +165,11 @@ def _writer(config: SamplingConfig, folder: Path, encoder: PromptEncoder) -> Wri
 def _generate(config: GenerateConfig, quiet: bool) -> dict[str, Any]:
     prompts = _prompts(config)
 
-    from regrow.model.generate_config import check_lengths
+    from regrow.model.generate_config import check_ids, check_lengths
 
     folder, encoder, shape, trained = _load(config)
     ids = [encoder.encode(prompt) for prompt in prompts]
+    check_ids(shape, ids)
     warning = check_lengths(shape, [len(row) for row in ids], config.max_new_tokens, trained)
     if warning:
         say(warning)
@@ -294,9 +300,10 @@ class _Conversation:
 
     def _require_room(self) -> None:
         """Refuse a template or a system text that leaves no room for a conversation."""
-        from regrow.model.generate_config import check_lengths
+        from regrow.model.generate_config import check_ids, check_lengths
 
         ids = self.encoder.encode_chat([*self.system, {"role": "user", "content": "?"}])
+        check_ids(self.shape, [ids])
         check_lengths(self.shape, [len(ids)], 0)
 
     def _prompt(self) -> list[int]:

@@ -75,6 +75,22 @@ class ChatConfig(SamplingConfig):
     """What the model is told before the conversation."""
 
 
+def check_ids(shape: ModelConfig, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse prompts that a model cannot read.
+
+    Raises:
+        InputError: an empty one, or ids beyond the vocabulary.
+    """
+    for place, ids in enumerate(prompts, start=1):
+        if not ids:
+            raise InputError(f"prompt {place} is empty; give it at least one character")
+        if max(ids) >= shape.vocab_size:
+            raise InputError(
+                f"prompt {place} has token {max(ids)}, but the model's vocabulary is "
+                f"{shape.vocab_size}; use the tokenizer that the model was trained with"
+            )
+
+
 def check_lengths(
     shape: ModelConfig,
     prompt_tokens: Sequence[int],

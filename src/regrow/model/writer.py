@@ -19,6 +19,7 @@ from regrow.io.text_stream import Detokenizer, StopScanner
 from regrow.io.tokenizer import Tokenizer
 from regrow.model.decoder import Decoder
 from regrow.model.generate import pad_left, stream
+from regrow.model.generate_config import check_ids
 
 Reason = Literal["stop", "eos", "length"]
 
@@ -133,7 +134,7 @@ class Writer:
             ValueError: see :func:`regrow.model.generate.stream`.
         """
         ids = [self.encoder.encode(p) if isinstance(p, str) else list(p) for p in prompts]
-        self._check(ids)
+        check_ids(self.model.config, ids)
         seeds = list(_seeds(seed, ids))
         made: dict[int, Completion] = {}
         was_training = self.model.training
@@ -166,17 +167,6 @@ class Writer:
         finally:
             self.model.train(was_training)
         return [made[index] for index in range(len(ids))]
-
-    def _check(self, ids: Sequence[Sequence[int]]) -> None:
-        vocabulary = self.model.config.vocab_size
-        for place, row in enumerate(ids, start=1):
-            if not row:
-                raise InputError(f"prompt {place} is empty; give it at least one character")
-            if max(row) >= vocabulary:
-                raise InputError(
-                    f"prompt {place} has token {max(row)}, but the model's vocabulary is "
-                    f"{vocabulary}; use the tokenizer that the model was trained with"
-                )
 
 
 def _ignore(index: int, text: str) -> None:
