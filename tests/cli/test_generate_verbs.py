@@ -250,7 +250,7 @@ def test_chat_with_a_template_forgets_what_no_longer_fits(
     save(load(short / "export"), folder, load_encoder(short / "export").tokenizer)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     lines = iter(["the", "x" * 60, "é", "abc"])
-    monkeypatch.setattr("regrow.cli.generate._ask", lambda: next(lines, None))
+    monkeypatch.setattr("regrow.cli.chat._ask", lambda: next(lines, None))
     code, out, err = inside("chat", folder, "temperature=0", "max_new_tokens=4", "--json")
     assert code == 0
     result = json.loads(out)

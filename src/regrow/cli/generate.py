@@ -1,4 +1,4 @@
-"""``generate`` and ``chat``: text from a model; nothing is written."""
+"""``generate``: text from a model; nothing is written. What ``chat`` shares with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
@@ -22,14 +22,13 @@ from regrow.core.progress import progress
 if TYPE_CHECKING:
     from regrow.io.chat import PromptEncoder
     from regrow.model.config import ModelConfig
-    from regrow.model.generate_config import ChatConfig, GenerateConfig, SamplingConfig
-    from regrow.model.writer import Completion, Writer
+    from regrow.model.generate_config import GenerateConfig, SamplingConfig
+    from regrow.model.writer import Writer
 
 C = TypeVar("C", bound=Config)
 
 GENERATE_EXAMPLE = 'regrow generate runs/base "def main(" max_new_tokens=64 temperature=0.8'
-CHAT_EXAMPLE = 'regrow chat runs/base system="Answer in one sentence." temperature=0.7'
-_TITLE = "Settings (as key=value, after the bare arguments; after -- nothing is a setting):"
+TITLE = "Settings (as key=value, after the bare arguments; after -- nothing is a setting):"
 # A model can write what a terminal obeys.
 _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\ufffd")
 
@@ -40,16 +39,9 @@ def _generate_config() -> type[GenerateConfig]:
     return GenerateConfig
 
 
-def _chat_config() -> type[ChatConfig]:
-    from regrow.model.generate_config import ChatConfig
-
-    return ChatConfig
-
-
 def register(app: typer.Typer) -> None:
-    """Add ``generate`` and ``chat`` to ``app``."""
-    app.command("generate", cls=command_class(_generate_config, GENERATE_EXAMPLE, _TITLE))(generate)
-    app.command("chat", cls=command_class(_chat_config, CHAT_EXAMPLE, _TITLE))(chat)
+    """Add ``generate`` to ``app``."""
+    app.command("generate", cls=command_class(_generate_config, GENERATE_EXAMPLE, TITLE))(generate)
 
 
 def generate(
@@ -63,48 +55,29 @@ def generate(
     ] = False,
 ) -> None:
     """Continue prompts with a model's own text."""
-    bare, overrides = _split(ctx, words)
-    config = _settings(
+    bare, overrides = split_words(ctx, words)
+    config = text_settings(
         _generate_config(), {"model": bare[:1], "prompt": bare[1:]}, overrides, "a prompt"
     )
-    with _interruptible():
+    with interruptible():
         result = _generate(config, quiet=json)
     if json:
         print_json(result)
 
 
-def chat(
-    ctx: typer.Context,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="MODEL [key=value ...]", show_default=False)
-    ] = None,
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the conversation as one object; answers go to stderr."),
-    ] = False,
-) -> None:
-    """Talk with a model, one line a turn."""
-    bare, overrides = _split(ctx, words)
-    if len(bare) > 1:
-        raise ConfigError(f"chat takes MODEL, but got {' '.join(bare)}; a setting is key=value")
-    config = _settings(_chat_config(), {"model": bare}, overrides, "a model's name")
-    with _interruptible():
-        conversation = _Conversation(config, sys.stderr if json else sys.stdout)
-        try:
-            conversation.run()
-        finally:
-            if json:
-                print_json(conversation.result())
-
-
-def _split(ctx: typer.Context, words: list[str] | None) -> tuple[list[str], list[str]]:
+def split_words(ctx: typer.Context, words: list[str] | None) -> tuple[list[str], list[str]]:
     """Bare arguments and settings of a command line."""
     overrides = [word for word in words or () if is_override(word)]
     bare = [word for word in words or () if not is_override(word)]
     return bare + list((ctx.obj or {}).get("literal", ())), overrides
 
 
-def _settings(cls: type[C], bare: dict[str, list[str]], overrides: list[str], what: str) -> C:
+def text_settings(cls: type[C], bare: dict[str, list[str]], overrides: list[str], what: str) -> C:
+    """The settings of a command line; ``what`` is the bare argument that may look like one.
+
+    Raises:
+        ConfigError: with every problem.
+    """
     base: dict[str, Any] = {key: value for key, value in bare.items() if value}
     if "model" in base:
         base["model"] = base["model"][0]
@@ -118,7 +91,8 @@ def _settings(cls: type[C], bare: dict[str, list[str]], overrides: list[str], wh
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
+    """Ctrl-C exits with 130, a reader that goes away with 0."""
     try:
         yield
     except KeyboardInterrupt:
@@ -129,13 +103,13 @@ def _interruptible() -> Iterator[None]:
         raise typer.Exit from None
 
 
-def _show(text: str, stream: TextIO) -> None:
+def show(text: str, stream: TextIO) -> None:
     """Text of a model, at once; a terminal gets no control characters from it."""
     stream.write(text.translate(_CONTROL) if stream.isatty() else text)
     stream.flush()
 
 
-def _load(config: SamplingConfig) -> tuple[Path, PromptEncoder, ModelConfig, int | None]:
+def open_model(config: SamplingConfig) -> tuple[Path, PromptEncoder, ModelConfig, int | None]:
     """Folder, tokenizer, shape and trained length of a model, before its weights are read."""
     from regrow.io.runs import resolve_model
     from regrow.model.folder import load_config as load_shape
@@ -147,7 +121,7 @@ def _load(config: SamplingConfig) -> tuple[Path, PromptEncoder, ModelConfig, int
     return folder, encoder, load_shape(folder), trained_length(folder)
 
 
-def _writer(config: SamplingConfig, folder: Path, encoder: PromptEncoder) -> Writer:
+def load_writer(config: SamplingConfig, folder: Path, encoder: PromptEncoder) -> Writer:
     """The model with its weights, where it is to run."""
     import torch
 
@@ -167,13 +141,13 @@ def _generate(config: GenerateConfig, quiet: bool) -> dict[str, Any]:
 
     from regrow.model.generate_config import check_ids, check_lengths
 
-    folder, encoder, shape, trained = _load(config)
+    folder, encoder, shape, trained = open_model(config)
     ids = [encoder.encode(prompt) for prompt in prompts]
     check_ids(shape, ids)
     warning = check_lengths(shape, [len(row) for row in ids], config.max_new_tokens, trained)
     if warning:
         say(warning)
-    writer = _writer(config, folder, encoder)
+    writer = load_writer(config, folder, encoder)
     single = len(prompts) == 1 and not quiet
     started = time.monotonic()
     with progress("generate", len(prompts), "prompt", quiet or single) as bar:
@@ -185,7 +159,7 @@ def _generate(config: GenerateConfig, quiet: bool) -> dict[str, Any]:
             config.top_p,
             config.stop,
             config.seed,
-            on_text=(lambda _, text: _show(text, sys.stdout)) if single else None,
+            on_text=(lambda _, text: show(text, sys.stdout)) if single else None,
             on_end=lambda _, __: bar.advance(1),
             batch_tokens=config.batch_tokens,
         )
@@ -194,7 +168,7 @@ def _generate(config: GenerateConfig, quiet: bool) -> dict[str, Any]:
         print_line()
     elif not quiet:
         for place, (prompt, completion) in enumerate(zip(prompts, made, strict=True), start=1):
-            _show(f"--- {place}: {prompt}\n{completion.text}\n", sys.stdout)
+            show(f"--- {place}: {prompt}\n{completion.text}\n", sys.stdout)
     tokens = sum(completion.new_tokens for completion in made)
     if not quiet:
         ended = f", ended by {_ENDS[made[0].reason]}" if single else ""
@@ -257,131 +231,3 @@ def _read_prompts(path: Path) -> list[str]:
     if not found:
         raise InputError(f"{path}: holds no prompt")
     return found
-
-
-class _Conversation:
-    """Turns of a chat; the oldest are forgotten when they no longer fit."""
-
-    def __init__(self, config: ChatConfig, stream: TextIO) -> None:
-        self.config = config
-        self.stream = stream
-        self.system = [{"role": "system", "content": config.system}] if config.system else []
-        self.turns: list[dict[str, str]] = []
-        self.answers: list[dict[str, Any]] = []
-        self.folder, self.encoder, self.shape, self.trained = _load(config)
-        self.warned = False
-        self._require_room()
-        self.writer = _writer(config, self.folder, self.encoder)
-
-    def run(self) -> None:
-        """Answer each line of stdin until it ends.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C while no answer was being written.
-        """
-        if self.encoder.template is None:
-            say(
-                f"{self.folder}: no chat template; turns are written as User: and Assistant:, "
-                "which a model not trained on conversations may not follow"
-            )
-        say("one line a turn; Ctrl-C ends an answer, Ctrl-C or Ctrl-D here ends the chat")
-        with suppress(AttributeError):
-            sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
-        while (line := _ask()) is not None:
-            if line.strip():
-                self.turns.append({"role": "user", "content": line})
-                try:
-                    ids = self._prompt()
-                except InputError as error:
-                    self.turns.pop()
-                    say(f"not sent: {error}")
-                    continue
-                self._answer(ids)
-
-    def _require_room(self) -> None:
-        """Refuse a template or a system text that leaves no room for a conversation."""
-        from regrow.model.generate_config import check_ids, check_lengths
-
-        ids = self.encoder.encode_chat([*self.system, {"role": "user", "content": "?"}])
-        check_ids(self.shape, [ids])
-        check_lengths(self.shape, [len(ids)], 0)
-
-    def _prompt(self) -> list[int]:
-        """Ids of as many of the last turns as fit."""
-        from regrow.model.generate_config import check_lengths
-
-        limit = self.shape.max_positions if "*" in self.shape.pattern else None
-        ids = self.encoder.encode_chat([*self.system, *self.turns])
-        before = len(self.turns)
-        while limit is not None and len(ids) >= limit and len(self.turns) > 2:
-            del self.turns[:2]
-            ids = self.encoder.encode_chat([*self.system, *self.turns])
-        if len(self.turns) < before:
-            say(f"the oldest {before - len(self.turns)} messages no longer fit and are forgotten")
-        warning = check_lengths(self.shape, [len(ids)], 1, self.trained)
-        if warning and not self.warned:
-            say(warning)
-            self.warned = True
-        return ids
-
-    def _answer(self, ids: list[int]) -> None:
-        from regrow.core.seed import derive
-
-        config, pieces = self.config, [""]
-        room = config.max_new_tokens
-        if "*" in self.shape.pattern:
-            room = max(1, min(room, self.shape.max_positions - len(ids)))
-        plain = self.encoder.template is None
-
-        def show(_: int, text: str) -> None:
-            text = text.lstrip() if plain and not "".join(pieces) else text
-            pieces.append(text)
-            _show(text, self.stream)
-
-        ended: dict[str, Any] = {"reason": "interrupted"}
-        try:
-            completion: Completion = self.writer.complete(
-                [ids],
-                room,
-                config.temperature,
-                config.top_k,
-                config.top_p,
-                [*config.stop, *self.encoder.chat_stops],
-                derive(config.seed, "chat", len(self.answers)),
-                on_text=show,
-            )[0]
-        except KeyboardInterrupt:
-            pass
-        else:
-            ended = asdict(completion)
-            del ended["text"]
-        content = "".join(pieces).rstrip() if plain else "".join(pieces)
-        self.turns.append({"role": "assistant", "content": content})
-        self.answers.append(ended)
-        _show("\n", self.stream)
-        if ended["reason"] == "interrupted":
-            say("(stopped)")
-
-    def result(self) -> dict[str, Any]:
-        """The conversation as one object."""
-        return {
-            "verb": "chat",
-            "model": str(self.folder),
-            "settings": self.config.as_json(),
-            "chat_template": str(self.encoder.template.origin) if self.encoder.template else None,
-            "messages": [*self.system, *self.turns],
-            "answers": self.answers,
-        }
-
-
-def _ask() -> str | None:
-    """The next line of stdin; None at its end."""
-    if not sys.stdin.isatty():
-        line = sys.stdin.readline()
-        return line.rstrip("\r\n") if line else None
-    with suppress(ImportError):
-        import readline  # noqa: F401 (input() then edits lines and remembers them)
-    try:
-        return input("> ")
-    except EOFError:
-        return None

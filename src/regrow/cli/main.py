@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import regrow
-from regrow.cli import generate, plan, runs, settings
+from regrow.cli import chat, generate, plan, runs, settings
 from regrow.cli.make import register
 from regrow.cli.show import print_line, say, say_error
 from regrow.core.engines import prepare_engines
@@ -46,6 +46,7 @@ for _verb in VERBS.values():
     if not _verb.hidden:
         register(app, _verb)
 generate.register(app)
+chat.register(app)
 app.command("plan", epilog="Example: regrow plan preset=minitron-4b --json")(plan.plan)
 app.command("tree", epilog="Example: regrow tree runs/family")(runs.tree)
 app.add_typer(runs.runs, name="runs")

@@ -40,7 +40,7 @@ class SamplingConfig(Config):
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Draw from the most likely tokens whose probabilities reach this sum."""
     stop: Texts = ()
-    """Strings that end a text and are no part of it: stop=[END,STOP], or 'stop="\\n\\n"' in a shell."""
+    """Strings that end a text and are no part of it: stop=[A,B], or in a shell 'stop="\\n\\n"'."""
     seed: int = Field(default=0, ge=0)
     """Of the draws; a text depends on it and on its prompt, not on the other prompts."""
     threads: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
