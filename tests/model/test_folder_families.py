@@ -323,10 +323,12 @@ def test_hybrid_config_is_refused(changes: dict[str, Any], message: str, tmp_pat
         load(tmp_path)
 
 
-def test_a_pipeline_cut_is_passed_over(tmp_path: Path) -> None:
+def test_what_the_stock_class_cannot_spell(tmp_path: Path) -> None:
     _hybrid().save_pretrained(tmp_path)
     plain = load_config(tmp_path)
     _edit(tmp_path, layers_block_type=..., hybrid_override_pattern="M-|*M")
+    assert load_config(tmp_path) == plain
+    _edit(tmp_path, head_dim=..., attention_head_dim=plain.head_dim)
     assert load_config(tmp_path) == plain
 
 

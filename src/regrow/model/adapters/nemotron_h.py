@@ -95,7 +95,8 @@ class NemotronH:
                 "intermediate_size": get(hf, "intermediate_size", 21504),
                 "heads": heads,
                 "kv_heads": heads if kv_heads is None else kv_heads,
-                "head_dim": get(hf, "head_dim", 128),
+                # The stock class knows no older name of this one: it can load 128 only.
+                "head_dim": get(hf, "head_dim", get(hf, "attention_head_dim", 128)),
                 "vocab_size": require(hf, "vocab_size"),
                 "tie_embeddings": False,
                 "norm": "rmsnorm",
