@@ -9,11 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from regrow.model.config import ModelConfig
+from regrow.model.config import MambaConfig, ModelConfig
 from regrow.model.decoder import Decoder
 
 FAMILIES = ["llama", "nemotron", "mistral", "qwen2", "qwen3", "nemotron_h", "mamba2"]
 SEEDS = range(20)
+
+_SIZES = MambaConfig(state=5, head_dim=6, heads=8, groups=2, chunk=4)
+#: Patterns with Mamba-2 blocks, as settings of :func:`ours`.
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "hybrid": {"pattern": "M*M-", "layers": 4, "mamba": _SIZES},
+    "pure": {"pattern": "MM", "layers": 2, "mamba": _SIZES.replace(groups=1, conv_bias=False)},
+    "rotated": {
+        "pattern": "*M-",
+        "layers": 3,
+        "rotary_fraction": 1.0,
+        "mamba": _SIZES.replace(conv=2, proj_bias=True, dt_low=0.01, dt_high=0.5),
+    },
+    "window": {"pattern": "M*-", "layers": 3, "sliding_window": 4, "mamba": _SIZES},
+}
 
 
 def perturb(model: nn.Module, seed: int = 0) -> None:

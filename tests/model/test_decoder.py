@@ -12,7 +12,7 @@ from torch import Tensor
 from regrow.model.config import ModelConfig
 from regrow.model.decoder import Decoder
 from regrow.model.norm import RMSNorm
-from tests.model.makers import ours, tokens
+from tests.model.makers import HYBRIDS, ours, tokens
 
 SHAPES = {
     "llama": {},
@@ -20,6 +20,8 @@ SHAPES = {
     "nemotron": {"layout": "nemotron", "head_dim": 8},
     "uneven": {"pattern": "-**--", "layers": 5, "activation": "gelu", "qk_norm": True},
     "no position": {"rotary_fraction": 0.0},
+    "near": {"sliding_window": 4},
+    **HYBRIDS,
 }
 
 

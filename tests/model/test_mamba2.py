@@ -15,73 +15,13 @@ from regrow.model.decoder import Decoder
 from regrow.model.gated_norm import GatedNorm
 from regrow.model.mamba2 import Mamba2, MambaState
 from regrow.model.shapes import kv_bytes_per_token, state_bytes
+from tests.model.makers import HYBRIDS as SHAPES
 from tests.model.makers import ours, tokens
-
-SIZES = MambaConfig(state=5, head_dim=6, heads=8, groups=2, chunk=4)
-SHAPES = {
-    "hybrid": {"pattern": "M*M-", "layers": 4, "mamba": SIZES},
-    "pure": {"pattern": "MM", "layers": 2, "mamba": SIZES.replace(groups=1, conv_bias=False)},
-    "rotated": {
-        "pattern": "*M-",
-        "layers": 3,
-        "rotary_fraction": 1.0,
-        "mamba": SIZES.replace(conv=2, proj_bias=True, dt_low=0.01, dt_high=0.5),
-    },
-    "window": {"pattern": "M*-", "layers": 3, "sliding_window": 4, "mamba": SIZES},
-}
 
 
 @pytest.fixture(params=SHAPES)
 def model(request: pytest.FixtureRequest) -> Decoder:
     return ours(**SHAPES[request.param]).eval()
-
-
-@torch.no_grad()
-def test_no_token_sees_a_later_one(model: Decoder) -> None:
-    ids = tokens(model.config, 1, 17)
-    before = model(ids)
-    for place in range(17):
-        changed = ids.clone()
-        changed[0, place] = (ids[0, place] + 1) % model.config.vocab_size
-        after = model(changed)
-        torch.testing.assert_close(after[:, :place], before[:, :place], atol=1e-6, rtol=1e-6)
-        assert not torch.equal(after[:, place:], before[:, place:])
-
-
-def test_packed_documents_equal_each_alone(model: Decoder) -> None:
-    ids = tokens(model.config, 2, 23)
-    lengths = [[2, 1, 12, 8], [23]]
-    numbers = [torch.tensor([7, 3, 7, 1])[: len(row)] for row in lengths]
-    documents = torch.stack(
-        [n.repeat_interleave(torch.tensor(row)) for n, row in zip(numbers, lengths, strict=True)]
-    )
-    packed = model(ids, documents=documents)
-    weights = torch.randn(packed.shape, generator=torch.Generator().manual_seed(1))
-    parameters = list(model.parameters())
-    together = torch.autograd.grad((packed * weights).sum(), parameters)
-    alone = [torch.zeros_like(p) for p in parameters]
-    for row, sizes in enumerate(lengths):
-        start = 0
-        for size in sizes:
-            part = slice(start, start + size)
-            single = model(ids[row : row + 1, part])
-            torch.testing.assert_close(single[0], packed[row, part], atol=3e-6, rtol=1e-5)
-            grads = torch.autograd.grad((single * weights[row, part]).sum(), parameters)
-            for total, one in zip(alone, grads, strict=True):
-                total += one
-            start += size
-    for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one, other, atol=2e-4, rtol=2e-4)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("pieces", [[1] * 19, [19], [7, 1, 1, 10], [2, 17], [1, 2, 16]])
-def test_prefill_and_steps_equal_one_pass(model: Decoder, pieces: list[int]) -> None:
-    ids = tokens(model.config, 2, 19)
-    whole = model(ids)
-    cache = model.new_cache(2, 19)
-    parts = [model(part, cache=cache) for part in ids.split(pieces, dim=1)]
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=3e-6, rtol=1e-5)
 
 
 def padded(ids: Tensor, gaps: list[list[tuple[int, int]]], length: int) -> tuple[Tensor, Tensor]:
