@@ -50,7 +50,7 @@ RECIPES = {
     "C": Recipe(
         (Stage((2,), 0.1), Stage((2, 4), 0.2), Stage((4, 8), 0.3), Stage((4, 8, 16))), 700, 32
     ),
-    "D": Recipe((Stage((WINDOW,)),), 750, 16),
+    "D": Recipe((Stage((WINDOW,)),), 400, 16),
 }
 
 
@@ -217,20 +217,27 @@ _PARTS: dict[str, Callable[[Arm, Size], Part]] = {
 }
 
 
-def figure(result: dict[str, Any]) -> tuple[float, float]:
-    """What a learning rate is chosen by: larger is better; of equal ones the smaller rate."""
+def figure(result: dict[str, Any]) -> float:
+    """What a learning rate is chosen by, to two digits of accuracy or three of loss."""
     if "held_out_loss" in result:
-        return -round(result["held_out_loss"], 3), -result["lr"]
-    return round(result["accuracy"][str(RECALL_SIZES[-2])], 2), -result["lr"]
+        return -round(result["held_out_loss"], 3)
+    return round(result["accuracy"][str(RECALL_SIZES[-2])], 2)
 
 
-def best_lr(results: Iterable[dict[str, Any]], group: Group) -> float | None:
-    """The best learning rate of seed 0, once all of the grid are known."""
+def best_lr(results: Iterable[dict[str, Any]], group: Group, larger: bool = False) -> float | None:
+    """The best learning rate of seed 0, once all of the grid are known.
+
+    Args:
+        results: finished arms.
+        group: of a grid.
+        larger: whether the larger of equally good rates counts, or the smaller.
+    """
     trained = [r for r in results if r["part"] == group[0]]
     known = {r["lr"]: r for r in trained if _group(r) == group and r["seed"] == 0}
     if not known.keys() >= set(LEARNING_RATES):
         return None
-    return max(known.values(), key=figure)["lr"]
+    sign = 1 if larger else -1
+    return max(known, key=lambda lr: (figure(known[lr]), sign * lr))
 
 
 def _group(result: dict[str, Any]) -> Group:
@@ -256,8 +263,9 @@ def due(
 ) -> list[Arm]:
     """Arms that can be run now and are not done; more become due as learning rates are known.
 
-    A and D try every learning rate on seed 0 and go on with the best one; B and C, and the wide
-    state of A, take each model's rate of A.
+    A and D try every learning rate on seed 0 and go on with the best one, of equally good ones
+    the smaller. The wide state takes the rate of the narrow one; B and C, which are short, take
+    each model's best rate of A, of equally good ones the larger.
 
     Args:
         results: finished arms.
@@ -278,7 +286,7 @@ def due(
                 arms += [Arm(*group, lr, seed) for seed in grid for lr in LEARNING_RATES]
                 rate = best_lr(results, group)
             else:
-                rate = best_lr(results, ("A", "recall", model, STATE))
+                rate = best_lr(results, ("A", "recall", model, STATE), larger=True)
             if rate is None:
                 continue
             rows = [(part, task, model, STATE) for task in _TASKS[part]]

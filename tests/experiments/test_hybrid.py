@@ -140,6 +140,7 @@ def test_the_smaller_of_equally_good_learning_rates_goes_on() -> None:
     group = ("A", "recall", "hybrid", models.STATE)
     assert arms.best_lr(grid[:2], group) is None, "the grid is not whole"
     assert arms.best_lr(grid, group) == 1e-3
+    assert arms.best_lr(grid, group, larger=True) == 2e-3
     worse = [grid[0] | {"accuracy": {"16": 0.98}}, *grid[1:]]
     assert arms.best_lr(worse, group) == 2e-3
     losses = [_result("D", "hybrid", lr, 0, held_out_loss=1 / lr) for lr in (1e-3, 2e-3, 4e-3)]
