@@ -33,8 +33,8 @@ from regrow.io.jsonl import read_jsonl
 if TYPE_CHECKING:
     from regrow.eval.lm import LanguageModel
 
-#: Items that are asked together, and then written.
-BLOCK = 256
+#: Items that are asked together, and then written: what a killed run may lose.
+BLOCK = 64
 
 
 def run_task(
