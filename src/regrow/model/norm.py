@@ -50,6 +50,23 @@ class _RMSNorm(torch.autograd.Function):
         return grad_x.to(x.dtype), grad_weight, None, None
 
 
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last dimension; any leading shape."""
+    dtype = output_dtype(x)
+    if not torch.is_grad_enabled():
+        # In the order of operations of transformers' norm, so that logits agree to the last
+        # bits; training takes the faster order.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        return (wide * scale).mul_(weight).to(dtype)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        normed = _RMSNorm.apply(x, weight, eps, dtype)  # type: ignore[no-untyped-call]
+        return cast(Tensor, normed)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    normed = F.rms_norm(wide, weight.shape, weight.to(wide.dtype), eps)
+    return normed.to(dtype)
+
+
 class RMSNorm(nn.Module):
     """``x / sqrt(mean(x^2) + eps) * weight`` (arXiv 1910.07467)."""
 
@@ -65,19 +82,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the last dimension; any leading shape."""
-        dtype = output_dtype(x)
-        if not torch.is_grad_enabled():
-            # In the order of operations of transformers' norm, so that logits agree to the last
-            # bits; training takes the faster order.
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            scale = wide.square().mean(-1, keepdim=True).add_(self.eps).rsqrt_()
-            return (wide * scale).mul_(self.weight).to(dtype)
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
-            normed = _RMSNorm.apply(x, self.weight, self.eps, dtype)  # type: ignore[no-untyped-call]
-            return cast(Tensor, normed)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        normed = F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps)
-        return normed.to(dtype)
+        return rms_norm(x, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """Width and eps, for printing."""
