@@ -8,8 +8,9 @@
 
 A checkpoint is written into ``.tmp-step-...``; every file is flushed, the manifest last; the folder
 is renamed and its parent flushed. There is no pointer to the latest: it is computed, as the highest
-step whose manifest verifies. Several ranks may write further files into the same staging folder
-before the first of them writes the manifest; readers only ever believe the manifest.
+step whose manifest verifies. Several processes write files of their own,
+``model-00001-of-00004.safetensors``, into one staging folder before the first of them writes the
+manifest (``shared_checkpoint.py``); readers only ever believe the manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ FORMAT = 1
 MANIFEST = "MANIFEST.json"
 DISK_MARGIN = 1.2
 _FOLDER = re.compile(r"^step-(\d{8,})$")
+_PART = re.compile(r"^(?P<kind>[a-z]+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")
 _TENSOR_FILES = ("model", "optimizer", "rng")
 _JSON_FILES = ("trainer", "data")
 
@@ -105,34 +107,95 @@ def save(
         ResourceError: the disk has too little room, or ran out of it.
         CheckpointError: the file system refused; earlier checkpoints are as they were.
     """
+    saving = Saving(folder, step, state.bytes(), flush)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _check_room(folder, state.bytes())
-        for path in flush:
-            if path.exists():
-                atomic.fsync_path(path)
-        final = step_folder(folder, step)
-        parent = max((s for s in steps_in(folder) if s < step), default=None)
-        with atomic.staged_folder(final) as staging:
-            files = _write_files(staging, state)
+        saving.begin()
+        files = _write_tensors(saving.staging, state)
+        return saving.publish(state, files, config_hash, keep)
+    except OSError as error:
+        raise saving.failed(error) from error
+    finally:
+        saving.abandon()
+
+
+class Saving:
+    """One checkpoint on its way: a staging folder that is published or leaves no trace.
+
+    Args:
+        folder: the run's ``checkpoints``.
+        step: optimiser steps done.
+        size: bytes of all tensors.
+        flush: files that must have reached the disk first.
+    """
+
+    def __init__(self, folder: Path, step: int, size: int, flush: Iterable[Path] = ()) -> None:
+        self.folder, self.step, self.size, self.flush = folder, step, size, tuple(flush)
+        self.staging = staging_folder(folder, step)
+
+    def begin(self) -> None:
+        """Make the staging folder.
+
+        Raises:
+            ResourceError: the disk has too little room.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _check_room(self.folder, self.size)
+            for path in self.flush:
+                if path.exists():
+                    atomic.fsync_path(path)
+            shutil.rmtree(self.staging, ignore_errors=True)
+            self.staging.mkdir()
+        except OSError as error:
+            raise self.failed(error) from error
+
+    def publish(
+        self, state: State, tensors: Mapping[str, dict[str, Any]], config_hash: str, keep: int
+    ) -> Path:
+        """Write what is no weight, then the manifest, and give the folder its name.
+
+        Args:
+            state: its ``rng``, ``trainer`` and ``data`` are written here.
+            tensors: files that are there already, with sizes and hashes.
+            config_hash: of the run's settings.
+            keep: checkpoints that stay.
+        """
+        try:
+            files = {**tensors, **_write_records(self.staging, state)}
+            parent = max((s for s in steps_in(self.folder) if s < self.step), default=None)
             manifest = {
                 "format": FORMAT,
-                "step": step,
+                "step": self.step,
                 "config": config_hash,
-                "parent": step_folder(folder, parent).name if parent is not None else None,
-                "files": files,
+                "parent": step_folder(self.folder, parent).name if parent is not None else None,
+                "files": dict(sorted(files.items())),
             }
-            atomic.write_text(staging / MANIFEST, _manifest_text(manifest))
-        retain(folder, step, keep)
-    except OSError as error:
-        where = error.filename or folder
+            atomic.write_text(self.staging / MANIFEST, _manifest_text(manifest))
+            final = step_folder(self.folder, self.step)
+            atomic.publish_folder(self.staging, final)
+            retain(self.folder, self.step, keep)
+        except OSError as error:
+            raise self.failed(error) from error
+        return final
+
+    def abandon(self) -> None:
+        """Leave no staging folder; nothing to do after :meth:`publish`."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def failed(self, error: OSError) -> CheckpointError | ResourceError:
+        """The error to raise for one of the file system."""
+        where = error.filename or self.folder
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"no room for checkpoint {step} at {where}: {_needed(state.bytes())} bytes are "
+            return ResourceError(
+                f"no room for checkpoint {self.step} at {where}: {_needed(self.size)} bytes are "
                 f"needed; earlier checkpoints are as they were"
-            ) from error
-        raise CheckpointError(f"cannot write checkpoint {step} at {where}: {error}") from error
-    return final
+            )
+        return CheckpointError(f"cannot write checkpoint {self.step} at {where}: {error}")
+
+
+def staging_folder(folder: Path, step: int) -> Path:
+    """Where a checkpoint is written before it is published."""
+    return folder / f"{atomic.TEMPORARY_PREFIX}{step_folder(folder, step).name}"
 
 
 def problems(path: Path) -> list[str]:
@@ -156,8 +219,8 @@ def problems(path: Path) -> list[str]:
         return [f"{path.name} has checkpoint format {version}, this version reads {FORMAT}"]
     if step_folder(path.parent, step).name != path.name:
         return [f"{path.name}/{MANIFEST} is that of step {step}"]
-    missing = {f"{name}.safetensors" for name in _TENSOR_FILES} - set(expected)
-    missing |= {f"{name}.json" for name in _JSON_FILES} - set(expected)
+    missing = {f"{name}.json" for name in _JSON_FILES} - set(expected)
+    missing |= {f"{n}.safetensors" for n in _TENSOR_FILES if not _complete(n, set(expected))}
     if missing:
         return [f"{path.name}/{MANIFEST} does not list {sorted(missing)[0]}"]
 
@@ -211,7 +274,7 @@ def load(path: Path) -> State:
         CheckpointError: it cannot be read after all.
     """
     try:
-        tensors = {n: safetensors.torch.load_file(path / f"{n}.safetensors") for n in _TENSOR_FILES}
+        tensors = {name: _load_tensors(path, name) for name in _TENSOR_FILES}
         records = {name: atomic.read_json(path / f"{name}.json") for name in _JSON_FILES}
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"cannot read checkpoint {path}: {error}") from error
@@ -251,26 +314,65 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def _write_files(staging: Path, state: State) -> dict[str, dict[str, Any]]:
-    """Write and flush all but the manifest; their sizes and hashes, as read back."""
-    for name, tensors in zip(_TENSOR_FILES, (state.model, state.optimizer, state.rng), strict=True):
-        try:
-            safetensors.torch.save_file(_plain(tensors), staging / f"{name}.safetensors")
-        except SafetensorError as error:  # its wrapper of the system's error loses the number
-            full = "os error 28" in str(error) or "No space left" in str(error)
-            code = errno.ENOSPC if full else errno.EIO
-            raise OSError(code, str(error), str(staging / f"{name}.safetensors")) from error
+def _write_tensors(staging: Path, state: State) -> dict[str, dict[str, Any]]:
+    """Write and flush weights and optimiser state; their sizes and hashes, as read back."""
+    for name, tensors in (("model", state.model), ("optimizer", state.optimizer)):
+        write_tensors(staging / f"{name}.safetensors", tensors)
+    return _finished(staging / f"{name}.safetensors" for name in ("model", "optimizer"))
+
+
+def _write_records(staging: Path, state: State) -> dict[str, dict[str, Any]]:
+    """Write and flush what is small: states of generators, step, position."""
+    write_tensors(staging / "rng.safetensors", state.rng)
+    names = ["rng.safetensors"]
     for name, record in zip(_JSON_FILES, (state.trainer, state.data), strict=True):
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         (staging / f"{name}.json").write_text(text, encoding="utf-8")
+        names.append(f"{name}.json")
+    return _finished(staging / name for name in names)
 
-    def finish(path: Path) -> dict[str, Any]:
-        atomic.fsync_path(path)
-        return {"bytes": path.stat().st_size, "sha256": atomic.sha256_file(path)}
 
-    paths = sorted(staging.iterdir())
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """One safetensors file.
+
+    Raises:
+        OSError: the file system refused; with its number.
+    """
+    try:
+        safetensors.torch.save_file(_plain(tensors), path)
+    except SafetensorError as error:  # its wrapper of the system's error loses the number
+        full = "os error 28" in str(error) or "No space left" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path)) from error
+
+
+def finish_file(path: Path) -> dict[str, Any]:
+    """Flush a file; its size and hash, as read back."""
+    atomic.fsync_path(path)
+    return {"bytes": path.stat().st_size, "sha256": atomic.sha256_file(path)}
+
+
+def _finished(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    every = list(paths)
     with ThreadPoolExecutor() as pool:
-        return dict(zip((path.name for path in paths), pool.map(finish, paths), strict=True))
+        return dict(zip((path.name for path in every), pool.map(finish_file, every), strict=True))
+
+
+def _complete(kind: str, names: set[str]) -> bool:
+    """Whether tensors of a kind are all listed: in one file, or in one of each process."""
+    if f"{kind}.safetensors" in names:
+        return True
+    parts = [match for match in (_PART.match(name) for name in names) if match]
+    found = {int(m["number"]) for m in parts if m["kind"] == kind}
+    counts = {int(m["count"]) for m in parts if m["kind"] == kind}
+    return len(counts) == 1 and found == set(range(1, counts.pop() + 1))
+
+
+def _load_tensors(path: Path, kind: str) -> dict[str, Tensor]:
+    files = sorted(path.glob(f"{kind}-*-of-*.safetensors")) or [path / f"{kind}.safetensors"]
+    loaded: dict[str, Tensor] = {}
+    for file in files:
+        loaded.update(safetensors.torch.load_file(file))
+    return loaded
 
 
 def retain(folder: Path, step: int, keep: int) -> None:
