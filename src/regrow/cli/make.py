@@ -10,6 +10,7 @@ from regrow.cli.describe import command_class
 from regrow.cli.show import plan_lines, print_json, print_line, say
 from regrow.core.config import Config, is_override, load_config
 from regrow.core.errors import ConfigError, InputError
+from regrow.core.follower import process_rank
 from regrow.core.plan import Plan
 from regrow.core.yaml12 import Location, read_yaml
 from regrow.grow.verbs import Verb
@@ -138,6 +139,8 @@ def make(
         raise
     except ConfigError as error:
         raise _locate(error, files, words) from error
+    if process_rank():
+        return  # the first process tells
     if as_json:
         print_json(result)
     else:

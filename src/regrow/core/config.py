@@ -13,7 +13,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,6 +39,13 @@ class Config(BaseModel):
         protected_namespaces=(),
     )
 
+    #: Settings that say how the work is spread, not what is made: they may change on a resume.
+    spreading: ClassVar[tuple[str, ...]] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide what is made, as a JSON-able object."""
+        return {k: v for k, v in self.as_json().items() if k not in self.spreading}
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, validated as a whole.
 
@@ -63,8 +70,8 @@ class Config(BaseModel):
 
 
 def config_hash(config: Config) -> str:
-    """Hex SHA-256 of the resolved settings; equal settings have equal hashes."""
-    text = json.dumps(config.as_json(), sort_keys=True, ensure_ascii=False)
+    """Hex SHA-256 of the resolved settings; those that make the same have equal hashes."""
+    text = json.dumps(config.identity(), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

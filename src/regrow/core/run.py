@@ -35,6 +35,9 @@ class Run:
     :attr:`path`, with :mod:`regrow.core.atomic`.
     """
 
+    writes = True
+    """False in a process that only helps the one that claimed the folder."""
+
     def __init__(self, path: Path, verb: str, config: Config, lock: IO[str], quiet: bool) -> None:
         self.path = path
         self.verb = verb
@@ -119,7 +122,8 @@ class Run:
         there, _ = read_yaml(self.path / "config.yaml")
         there = dict(there or {})
         verb = there.pop("verb", self.verb)
-        lines = differences(there, json.loads(json.dumps(self.config.as_json())))
+        there = {k: v for k, v in there.items() if k not in self.config.spreading}
+        lines = differences(there, json.loads(json.dumps(self.config.identity())))
         return [f"verb: {verb} there, {self.verb} now", *lines] if verb != self.verb else lines
 
     def _check_same(self) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 from regrow.core import atomic, lineage
 from regrow.core.config import Config, config_hash
 from regrow.core.engines import prepare_engines
-from regrow.core.errors import InputError, Interrupted, RegrowError, ResourceError
+from regrow.core.errors import ConfigError, InputError, Interrupted, RegrowError, ResourceError
+from regrow.core.follower import Follower, process_rank
 from regrow.core.plan import Plan
 from regrow.core.run import Run, read_status
 from regrow.grow.verbs import Verb, get_verb
@@ -72,6 +73,8 @@ def execute(
     verb = get_verb(verb) if isinstance(verb, str) else verb
     folder = folder or default_folder(verb.name, config)
     # A finished run is returned without its inputs being planned again: they may be long gone.
+    if process_rank():
+        return _follow(verb, config, folder, force)
     plan = None if is_done(folder) and not force else verb.plan(config)
     run = Run.claim(folder, verb.name, config, force=force, keep=verb.composite, quiet=quiet)
     run.announce = announce
@@ -94,6 +97,22 @@ def execute(
         return _work(verb, config, run)
     finally:
         run.release()
+
+
+def _follow(verb: Verb, config: Config, folder: Path, force: bool) -> dict[str, Any]:
+    """Help the first process of those that torchrun started; only training can be helped.
+
+    Raises:
+        ConfigError: the verb runs in one process.
+    """
+    if not verb.several_processes:
+        raise ConfigError(f"{verb.name} runs in one process; start it without torchrun")
+    if is_done(folder) and not force:
+        return _read_result(folder)
+    run = Follower(folder, verb.name, config)
+    with _interruptible(run):
+        made = verb.run(config, run)
+    return {"verb": verb.name, "run": str(folder), **made}
 
 
 def _read_result(folder: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Verb:
         bare: settings that bare arguments fill, in order.
         composite: its run folder holds run folders of its parts.
         hidden: only other verbs use it.
+        several_processes: torchrun may start it.
         listing: ``"module:function"`` that gives what ``--list`` prints, as lines and as an
             object; in a module that imports no torch.
     """
@@ -41,6 +42,7 @@ class Verb:
     bare: tuple[str, ...] = ()
     composite: bool = False
     hidden: bool = False
+    several_processes: bool = False
     listing: str = ""
 
     def config_class(self) -> type[Config]:
@@ -111,6 +113,7 @@ _ALL = (
         "train a model from random weights",
         "regrow pretrain data.shards=runs/shards model.layers=4 model.hidden_size=128 "
         "train.tokens=1e6 --run runs/base",
+        several_processes=True,
     ),
     Verb(
         "continue",
@@ -119,6 +122,7 @@ _ALL = (
         "continue the training of a checkpoint with a two-phase blend",
         "regrow continue runs/base data.shards=runs/shards train.tokens=3e5 --run runs/continued",
         bare=("model",),
+        several_processes=True,
     ),
     Verb(
         "importance",
@@ -145,6 +149,7 @@ _ALL = (
         "regrow distill runs/pruned teacher=runs/base data.shards=runs/shards train.tokens=3e5 "
         "--run runs/child",
         bare=("student",),
+        several_processes=True,
     ),
     Verb(
         "evaluate",

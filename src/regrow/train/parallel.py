@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from regrow.model.config import ModelConfig
 from regrow.model.decoder import Decoder
 from regrow.train.tensor_parallel import Cut, apply_tensor_parallel, cuts, part_of, whole_of
-from regrow.train.world import World
+from regrow.train.world import World, start_world
 
 
 class Sharding:
@@ -73,6 +73,19 @@ class Sharding:
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(self.share(name, state[name], tensor))
+
+    def shares(self, module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process's share of an optimiser's state, ``parameter/key`` to whole tensor.
+
+        Names that the module does not have are passed on, for the loader to refuse.
+        """
+        own = dict(module.named_parameters())
+        found = {}
+        for name, tensor in state.items():
+            parameter = name.partition("/")[0]
+            like = own.get(parameter)
+            found[name] = tensor if like is None else self.share(parameter, tensor, like)
+        return found
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Whole tensors one after the other; names may carry a ``/key`` behind the parameter's."""
@@ -131,6 +144,27 @@ def distribute(model: Decoder, world: World, device: torch.device) -> Sharding:
                 cast(Any, module).set_gradient_divide_factor(1.0)
                 cast(Any, module).set_force_sum_reduction_for_comms(True)  # gloo has no other
     return sharding
+
+
+def spread(model: Decoder, tp: int, device: torch.device) -> Sharding | None:
+    """Move a decoder to where it is trained: one device, or its shares over all processes.
+
+    Args:
+        model: the same weights in every process, on the CPU.
+        tp: processes that hold one replica together.
+        device: what this process computes on.
+
+    Returns:
+        How it lies over them; None for one process.
+
+    Raises:
+        ConfigError: sizes or processes that cannot be divided.
+    """
+    world = start_world(tp, device)
+    if world.size == 1:
+        model.to(device)
+        return None
+    return distribute(model, world, device)
 
 
 def whole_model(model: Decoder, sharding: Sharding, config: ModelConfig) -> Decoder | None:

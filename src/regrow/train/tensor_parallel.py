@@ -27,6 +27,7 @@ from regrow.model.config import ModelConfig
 from regrow.model.decoder import Decoder
 from regrow.model.norm import RMSNorm, rms_norm
 from regrow.model.ssd import Heads
+from regrow.train.processes import tensor_problems
 from regrow.train.world import World
 
 #: Dimension that is cut, and the sizes of the stacked parts of which each is cut by itself.
@@ -75,22 +76,6 @@ def _mamba_cuts(config: ModelConfig) -> dict[str, Cut]:
 
 
 _BLOCK_CUTS = {"*": _attention_cuts, "-": _mlp_cuts, "M": _mamba_cuts}
-
-
-def problems(config: ModelConfig, processes: int) -> list[str]:
-    """Why a shape cannot be cut into so many parts; nothing where it can."""
-    found = []
-    sizes: dict[str, int] = {}
-    if "*" in config.pattern:
-        sizes["kv_heads"] = config.kv_heads
-    if "-" in config.pattern:
-        sizes["intermediate_size"] = config.intermediate_size
-    if config.mamba is not None:
-        sizes["mamba.groups"] = config.mamba.groups
-    for name, size in sizes.items():
-        if size % processes:
-            found.append(f"parallel.tp: {processes} does not divide {name} {size}")
-    return found
 
 
 def part_of(whole: Tensor, cut: Cut, rank: int, processes: int) -> Tensor:
@@ -171,7 +156,7 @@ def apply_tensor_parallel(model: Decoder, world: World) -> None:
     Raises:
         ConfigError: heads, groups or neurons that the processes do not divide.
     """
-    wrong = problems(model.config, world.tensor)
+    wrong = tensor_problems(model.config, world.tensor)
     if wrong:
         raise ConfigError("the shape cannot be cut into parts", wrong)
     if world.tensor == 1:

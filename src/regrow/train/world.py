@@ -7,8 +7,9 @@ same samples.
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,28 @@ class World:
         dist.all_reduce(total, group=self.group(name))
         return [float(value) for value in total.tolist()]
 
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over all processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        return self.sum(self.sum(values, "data"), "tensor")
+
+    def first(self, action: Callable[[], Any]) -> Any:
+        """What the first process makes of an action, in all of them; its error is raised in all."""
+        if self.size == 1:
+            return action()
+        result: Any = None
+        failed: Exception | None = None
+        if self.is_first:
+            try:
+                result = action()
+            except Exception as error:
+                failed = error
+        result, failed = self.share((result, failed))
+        if failed is not None:
+            raise failed
+        return result
+
     def share(self, value: Any) -> Any:
         """The first process's value, in all of them."""
         if self.size == 1:
@@ -124,6 +147,7 @@ def start_world(tensor: int, device: torch.device) -> World:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(stop_world)
     mesh = init_device_mesh(
         device.type, (size // tensor, tensor), mesh_dim_names=("data", "tensor")
     )
