@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from regrow.core import atomic
 from regrow.report import (
+    control_section,
     family_sections,
     other_sections,
     run_sections,
@@ -45,6 +46,7 @@ RUN_SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     run_sections.figures,
     run_sections.training,
     run_sections.domains,
+    control_section.control,
     run_sections.data,
     shared_sections.documents,
     run_sections.models,

@@ -15,6 +15,7 @@ __all__ = [
     "BudgetConfig",
     "ContinueConfig",
     "ContinueOptimConfig",
+    "ControlConfig",
     "DataConfig",
     "EvalConfig",
     "LogConfig",
@@ -83,6 +84,8 @@ class DataConfig(Config):
     """Decides the order of the samples."""
     phases: tuple[PhaseConfig, ...] = ()
     """Blends in order; by default one, with every source in its natural share."""
+    max_epochs: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Source to how often it may be read at most; one that would be read more often is refused."""
 
     @model_validator(mode="after")
     def _names(self) -> DataConfig:
@@ -223,6 +226,7 @@ class StageConfig(Config):
 
     @model_validator(mode="after")
     def _batches(self) -> StageConfig:
+        self._derive()
         micro = self.train.micro_batch * self.data.sequence
         if self.train.batch_tokens % micro:
             lower = max(1, self.train.batch_tokens // micro) * micro
@@ -238,6 +242,9 @@ class StageConfig(Config):
             )
         return self
 
+    def _derive(self) -> None:
+        """Fill in what follows from other settings, before they are compared."""
+
 
 class PretrainConfig(StageConfig):
     """Train a model from random weights."""
@@ -251,13 +258,44 @@ class PretrainConfig(StageConfig):
     """Optimiser and learning rate."""
 
 
+class ControlConfig(Config):
+    """What the control arm reads."""
+
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Source to its share of the control's tokens; by default the blend that the run which made
+    the model has recorded, over all its phases."""
+
+
 class ContinueConfig(StageConfig):
     """Continue the training of a checkpoint with a two-phase blend."""
 
     model: Path
-    """A run folder with a model, or a Hugging Face folder."""
+    """A run folder with a model, or a Hugging Face folder; for ``--dry-run``, a preset too."""
     optim: ContinueOptimConfig = ContinueOptimConfig()
     """Optimiser and learning rate."""
+    control_arm: bool = False
+    """Whether the same budget, schedule and seeds are also spent on the pretraining's blend, to
+    tell what the recipe gained over longer training."""
+    control: ControlConfig = ControlConfig()
+    """The control arm."""
+    extend_to: Count | None = Field(default=None, gt=0)
+    """Longest sequence of the continued model, more than so far; also ``data.sequence`` where that
+    is not set."""
+    rope_theta: float | None = Field(default=None, gt=0)
+    """Base of the rotary frequencies after ``extend_to``; by default
+    theta (N / old)^(r / (r - 2)), with r rotated channels of a head."""
+
+    def _derive(self) -> None:
+        if self.extend_to is not None and "sequence" not in self.data.model_fields_set:
+            self.__dict__["data"] = self.data.model_copy(update={"sequence": self.extend_to})
+
+    @model_validator(mode="after")
+    def _have_effect(self) -> ContinueConfig:
+        if self.control.weights and not self.control_arm:
+            raise ValueError("control.weights has no effect without control_arm: true")
+        if self.rope_theta is not None and self.extend_to is None:
+            raise ValueError("rope_theta has no effect without extend_to")
+        return self
 
     @model_validator(mode="after")
     def _switch(self) -> ContinueConfig:
