@@ -157,3 +157,32 @@ def test_a_seed_gives_the_same_bytes_on_any_number_of_threads(dtype: torch.dtype
         torch.set_num_threads(threads)
     for name, first in made[0].items():
         assert all(torch.equal(first, other[name]) for other in made[1:])
+
+
+def test_recomputed_blocks_have_the_same_gradients(model: Decoder) -> None:
+    ids = tokens(model.config, 2, 16)
+    grads = []
+    for recompute in (False, True):
+        for block in model.blocks:
+            block.recompute = recompute
+        loss, _ = model.head.cross_entropy(model.hidden(ids), ids)
+        grads.append(torch.autograd.grad(loss, list(model.parameters())))
+    for one, other in zip(*grads, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_recomputing_keeps_less() -> None:
+    model = ours(layers=4, hidden_size=64, intermediate_size=256)
+    ids = tokens(model.config, 2, 64)
+    kept = []
+    for recompute in (False, True):
+        for block in model.blocks:
+            block.recompute = recompute
+        sizes: list[int] = []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, sizes=sizes: (sizes.append(t.nbytes), t)[1], lambda t: t
+        )
+        with hooks:
+            model.hidden(ids).sum()
+        kept.append(sum(sizes))
+    assert kept[1] < 0.3 * kept[0]
