@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrow.core.errors import ConfigError
+from regrow.train.batches import Batches
 from regrow.train.config import PhaseConfig, UntilConfig
 from regrow.train.phases import resolve_phases
 from regrow.train.schedule import Schedule, ScheduleName
@@ -30,7 +31,7 @@ def test_recipe_switch_of_300_billion_tokens() -> None:
         PhaseConfig(name="gb", weights={"a": 1.0}, until=UntilConfig(lr_fraction=0.2)),
         PhaseConfig(name="qb", weights={"b": 1.0}),
     )
-    resolved = resolve_phases(phases, schedule, steps, batch)
+    resolved = resolve_phases(phases, schedule, Batches(((batch, steps),)))
     assert steps == 63_578
     assert resolved[1].first_token == pytest.approx(213.4e9, rel=1e-3)
     assert resolved[1].first_token + resolved[1].steps * batch == steps * batch
@@ -97,7 +98,7 @@ def test_switch_is_the_first_step_at_or_below_the_fraction(
         PhaseConfig(name="a", weights={"x": 1.0}, until=until),
         PhaseConfig(name="b", weights={"x": 1.0}),
     )
-    resolved = resolve_phases(phases, schedule, steps, batch)
+    resolved = resolve_phases(phases, schedule, Batches(((batch, steps),)))
     assert resolved[1].first_step == brute
 
 
@@ -111,7 +112,7 @@ def _phases(*untils: UntilConfig | None) -> tuple[PhaseConfig, ...]:
 def test_phases_end_on_step_boundaries() -> None:
     schedule = Schedule("constant", 1.0, 1000)
     phases = _phases(UntilConfig(tokens=101), UntilConfig(fraction=0.7), None)
-    resolved = resolve_phases(phases, schedule, 10, 100)
+    resolved = resolve_phases(phases, schedule, Batches(((100, 10),)))
     assert [(p.first_step, p.steps) for p in resolved] == [(0, 2), (2, 5), (7, 3)]
     assert resolved[1].first_token == 200
     assert resolved[0].weights == {"x": 0.25, "y": 0.75}
@@ -133,10 +134,14 @@ def test_impossible_phases_are_refused(
     untils: tuple[UntilConfig | None, ...], schedule: ScheduleName, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        resolve_phases(_phases(*untils), Schedule(schedule, 1.0, 1000, 0.1), 10, 100)
+        resolve_phases(_phases(*untils), Schedule(schedule, 1.0, 1000, 0.1), Batches(((100, 10),)))
 
 
 def test_all_problems_of_phases_are_listed() -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve_phases(_phases(None, None, UntilConfig(tokens=5)), Schedule("cosine", 1, 10), 10, 1)
+        resolve_phases(
+            _phases(None, None, UntilConfig(tokens=5)),
+            Schedule("cosine", 1, 10),
+            Batches(((1, 10),)),
+        )
     assert len(caught.value.problems) == 3

@@ -61,7 +61,7 @@ class TrainingOrder:
                 Phase(
                     phase["name"],
                     phase["weights"],
-                    phase["steps"] * schedule["batch_tokens"] // data.sequence,
+                    phase.get("tokens", phase["steps"] * schedule["batch_tokens"]) // data.sequence,
                 )
                 for phase in schedule["phases"]
             )

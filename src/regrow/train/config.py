@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from regrow.core.config import Config
 from regrow.model.shape_config import ShapeConfig
+from regrow.train.batches import Batches
+from regrow.train.guard import GuardRules
 from regrow.train.schedule import Schedule, ScheduleName
 
 __all__ = [
@@ -18,11 +20,13 @@ __all__ = [
     "ControlConfig",
     "DataConfig",
     "EvalConfig",
+    "GuardConfig",
     "LogConfig",
     "OptimBase",
     "OptimConfig",
     "PhaseConfig",
     "PretrainConfig",
+    "RampConfig",
     "SaveConfig",
     "ShapeConfig",
     "StageConfig",
@@ -96,6 +100,15 @@ class DataConfig(Config):
         return self
 
 
+class RampConfig(Config):
+    """One stage of a batch ramp."""
+
+    batch_tokens: Count = Field(gt=0)
+    """Tokens of one optimiser step."""
+    tokens: Count = Field(gt=0)
+    """Tokens that are trained in such steps."""
+
+
 class BudgetConfig(Config):
     """How much is trained, in which pieces."""
 
@@ -103,11 +116,16 @@ class BudgetConfig(Config):
     """Tokens to train on; rounded down to whole steps."""
     batch_tokens: Count = Field(default=4096, gt=0)
     """Tokens of one optimiser step."""
+    batch_ramp: tuple[RampConfig, ...] = ()
+    """Smaller batches to begin with, in order; ``batch_tokens`` holds behind them."""
     micro_batch: Count = Field(default=8, gt=0)
     """Sequences in memory at once; has no influence on the result beyond rounding."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the model (its weights stay fp32); auto: the
     faster, timed at the model's own sizes."""
+    activation_checkpointing: bool = False
+    """Whether blocks are run again in the backward pass instead of keeping what they made: a third
+    more work, a fraction of the memory."""
     grad_clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0 for no limit."""
     threads: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
@@ -116,6 +134,33 @@ class BudgetConfig(Config):
     """Where to train; auto: the GPU where there is one."""
     peak_flops: float = Field(default=0, ge=0)
     """FLOP per second that the device can do, for the utilisation in the metrics; 0 if unknown."""
+
+    def batches(self) -> Batches:
+        """Tokens of each step: the ramp, then as many whole batches as the budget has room for.
+
+        Raises:
+            ValueError: the ramp leaves no room.
+        """
+        ramp = [(stage.batch_tokens, stage.tokens) for stage in self.batch_ramp]
+        return Batches.of(self.tokens, self.batch_tokens, ramp)
+
+
+class GuardConfig(Config):
+    """What happens to a step with an absurd gradient."""
+
+    max_grad_norm_sigma: float = Field(default=6.0, ge=0)
+    """A gradient norm more than this many standard deviations above the mean of the last 128 steps
+    is a spike; 0: none is."""
+    on_spike: Literal["skip", "stop"] = "skip"
+    """skip: the data of a spike are consumed, but the step is not taken; stop: the run ends."""
+    on_nan: Literal["skip", "stop"] = "stop"
+    """The same for a gradient that is not finite."""
+    max_skips: int = Field(default=8, ge=0)
+    """Skipped steps among the last 128; one more ends the run."""
+
+    def rules(self) -> GuardRules:
+        """The same for the loop."""
+        return GuardRules(self.max_grad_norm_sigma, self.on_spike, self.on_nan, self.max_skips)
 
 
 class OptimBase(Config):
@@ -204,10 +249,25 @@ class LogConfig(Config):
 
     every_steps: int = Field(default=10, gt=0)
     """Steps over which one record averages."""
+    tensorboard: bool = False
+    """Whether the records are written as TensorBoard events too, in ``tensorboard/``."""
+
+    def callbacks(self) -> tuple[str, ...]:
+        """Names of the callbacks that are asked for."""
+        return ("tensorboard",) if self.tensorboard else ()
+
+
+class ParallelConfig(Config):
+    """How several processes share the work; torchrun says how many there are."""
+
+    tp: int = Field(default=1, gt=0)
+    """Processes that hold one replica together (tensor parallelism); FSDP shards over the rest."""
 
 
 class StageConfig(Config):
     """What every training stage has."""
+
+    spreading: ClassVar[tuple[str, ...]] = ("parallel",)
 
     seed: int = Field(default=0, ge=0)
     """Decides the initial weights and whatever else is random, but for the order of samples."""
@@ -223,23 +283,35 @@ class StageConfig(Config):
     """Checkpoints."""
     log: LogConfig = LogConfig()
     """Metrics."""
+    guard: GuardConfig = GuardConfig()
+    """Steps that are not taken."""
+    parallel: ParallelConfig = ParallelConfig()
+    """Several processes; may change when a run goes on."""
 
     @model_validator(mode="after")
     def _batches(self) -> StageConfig:
         self._derive()
         micro = self.train.micro_batch * self.data.sequence
-        if self.train.batch_tokens % micro:
-            lower = max(1, self.train.batch_tokens // micro) * micro
-            raise ValueError(
-                f"train.batch_tokens {self.train.batch_tokens} is no multiple of micro_batch x "
-                f"sequence = {self.train.micro_batch} x {self.data.sequence} = {micro}; "
-                f"use {lower} or another micro_batch"
-            )
+        sizes = {"train.batch_tokens": self.train.batch_tokens}
+        for index, stage in enumerate(self.train.batch_ramp):
+            sizes[f"train.batch_ramp.{index}.batch_tokens"] = stage.batch_tokens
+        for key, size in sizes.items():
+            if size % micro:
+                lower = max(1, size // micro) * micro
+                raise ValueError(
+                    f"{key} {size} is no multiple of micro_batch x "
+                    f"sequence = {self.train.micro_batch} x {self.data.sequence} = {micro}; "
+                    f"use {lower} or another micro_batch"
+                )
         if self.train.tokens < self.train.batch_tokens:
             raise ValueError(
                 f"train.tokens {self.train.tokens} is less than one step of "
                 f"train.batch_tokens {self.train.batch_tokens}"
             )
+        try:
+            self.train.batches()
+        except ValueError as error:
+            raise ValueError(f"train.batch_ramp: {error}") from None
         return self
 
     def _derive(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from regrow.core.errors import ConfigError
+from regrow.train.batches import Batches
 from regrow.train.config import PhaseConfig, UntilConfig
 from regrow.train.schedule import Schedule
 
@@ -21,7 +22,8 @@ class ResolvedPhase:
         weights: source to its share; the shares sum to 1.
         first_step: the first optimiser step on this blend, counted from 0.
         steps: how many.
-        batch_tokens: tokens of one step.
+        batch_tokens: tokens of one step; of a run with a batch ramp, of those behind it.
+        span: with a batch ramp, tokens consumed before this phase, and tokens of it.
     """
 
     name: str
@@ -29,19 +31,28 @@ class ResolvedPhase:
     first_step: int
     steps: int
     batch_tokens: int
+    span: tuple[int, int] | None = None
 
     @property
     def first_token(self) -> int:
         """Tokens consumed before this phase."""
-        return self.first_step * self.batch_tokens
+        return self.span[0] if self.span else self.first_step * self.batch_tokens
+
+    @property
+    def tokens(self) -> int:
+        """Tokens consumed in this phase."""
+        return self.span[1] if self.span else self.steps * self.batch_tokens
 
     def as_json(self) -> dict[str, Any]:
         """The phase as a JSON-able object."""
-        return asdict(self) | {"first_token": self.first_token}
+        record = asdict(self) | {"first_token": self.first_token}
+        if record.pop("span"):
+            record["tokens"] = self.tokens
+        return record
 
 
 def resolve_phases(
-    phases: Sequence[PhaseConfig], schedule: Schedule, steps: int, batch_tokens: int
+    phases: Sequence[PhaseConfig], schedule: Schedule, batches: Batches
 ) -> tuple[ResolvedPhase, ...]:
     """Fix the steps at which the blends change.
 
@@ -52,12 +63,12 @@ def resolve_phases(
     Args:
         phases: in order; all but the last say until when.
         schedule: the run's learning rate.
-        steps: optimiser steps of the run.
-        batch_tokens: tokens of one step.
+        batches: tokens of each optimiser step of the run.
 
     Raises:
         ConfigError: a phase is never reached, has no step, or has no end; all problems listed.
     """
+    steps = batches.steps
     ends: list[int] = []
     problems: list[str] = []
     for index, phase in enumerate(phases):
@@ -71,7 +82,7 @@ def resolve_phases(
             problems.append(f"{where}: until is missing; only the last phase goes without")
             continue
         try:
-            end = _end_step(phase.until, schedule, batch_tokens)
+            end = _end_step(phase.until, schedule, batches)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
@@ -82,7 +93,7 @@ def resolve_phases(
             )
         elif end >= steps:
             problems.append(
-                f"{where}: ends after {end} steps of {batch_tokens} tokens, but the run has "
+                f"{where}: ends after {end} steps of {_sizes(batches)} tokens, but the run has "
                 f"{steps}; the next phase is never reached"
             )
         ends.append(end)
@@ -90,30 +101,46 @@ def resolve_phases(
         raise ConfigError("the data phases cannot be run", problems)
     starts = [0, *ends[:-1]]
     return tuple(
-        ResolvedPhase(phase.name, _shares(phase.weights), start, end - start, batch_tokens)
+        ResolvedPhase(
+            phase.name,
+            _shares(phase.weights),
+            start,
+            end - start,
+            batches.last,
+            _span(batches, start, end) if batches.ramped else None,
+        )
         for phase, start, end in zip(phases, starts, ends, strict=True)
     )
 
 
-def _end_step(until: UntilConfig, schedule: Schedule, batch_tokens: int) -> int:
+def _span(batches: Batches, start: int, end: int) -> tuple[int, int]:
+    first = batches.before(start)
+    return first, batches.before(end) - first
+
+
+def _sizes(batches: Batches) -> str:
+    return " or ".join(str(size) for size, _ in batches.stages)
+
+
+def _end_step(until: UntilConfig, schedule: Schedule, batches: Batches) -> int:
     """The first step that belongs to the next phase."""
     if until.tokens is not None:
-        return math.ceil(until.tokens / batch_tokens)
+        return batches.steps_to(until.tokens)
     if until.fraction is not None:
         # A share of the run such as 0.7 is seldom exact in binary: do not let 1e-12 cost a step.
-        return math.ceil(until.fraction * schedule.tokens / batch_tokens - 1e-9)
+        return batches.steps_to(until.fraction * schedule.tokens, slack=1e-9)
     assert until.lr_fraction is not None  # the config has exactly one
     crossing = schedule.tokens_at_lr_fraction(until.lr_fraction)
-    # Step s has the rate at (s + 1) * batch_tokens; the closed form may be a rounding error off.
-    step = max(0, math.ceil(crossing / batch_tokens) - 1)
+    # A step has the rate at the tokens behind it; the closed form may be a rounding error off.
+    step = max(0, batches.steps_to(crossing) - 1)
     limit = until.lr_fraction * schedule.lr
 
     def low(step: int) -> bool:
-        return schedule.lr_at((step + 1) * batch_tokens) <= limit * (1 + 1e-12)
+        return schedule.lr_at(batches.before(step + 1)) <= limit * (1 + 1e-12)
 
     while not low(step):
         step += 1
-    while step > 0 and low(step - 1) and step * batch_tokens >= schedule.warmup_tokens:
+    while step > 0 and low(step - 1) and batches.before(step) >= schedule.warmup_tokens:
         step -= 1
     return step
 

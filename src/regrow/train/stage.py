@@ -22,14 +22,15 @@ from regrow.io.tokenizer import Tokenizer
 from regrow.model.adapters import ADAPTERS
 from regrow.model.config import ModelConfig
 from regrow.model.shapes import flops_per_token, non_embedding_parameters, parameters
+from regrow.train import callbacks
+from regrow.train.batches import Batches
 from regrow.train.config import PhaseConfig, StageConfig
 from regrow.train.phases import ResolvedPhase, resolve_phases
+from regrow.train.processes import process_count, tensor_problems
 from regrow.train.schedule import Schedule
 from regrow.train.sources import Sources
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from regrow.train.objective import Objective
 
 SCHEDULE_FILE = "training_schedule.json"
@@ -58,25 +59,30 @@ class Stage:
     phases: tuple[ResolvedPhase, ...]
     tokenizer: Path | None
 
+    @cached_property
+    def batches(self) -> Batches:
+        """Tokens of each optimiser step."""
+        return self.config.train.batches()
+
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one optimiser step."""
-        return self.config.train.batch_tokens
+        """Tokens of one optimiser step; with a batch ramp, of those behind it."""
+        return self.batches.last
 
     @property
     def batch_samples(self) -> int:
-        """Sequences of one optimiser step."""
+        """Sequences of such a step."""
         return self.batch_tokens // self.config.data.sequence
 
     @property
     def steps(self) -> int:
         """Optimiser steps."""
-        return self.config.train.tokens // self.batch_tokens
+        return self.batches.steps
 
     @property
     def tokens(self) -> int:
         """Tokens trained on: the budget, rounded down to whole steps."""
-        return self.steps * self.batch_tokens
+        return self.batches.total
 
     @property
     def flops(self) -> int:
@@ -85,13 +91,22 @@ class Stage:
 
     @cached_property
     def epochs(self) -> dict[str, float]:
-        """How often each source will be read."""
+        """How often each source will be read; without shards that is not known."""
+        shards = self.sources.train
+        return {
+            name: tokens / shards[name].num_tokens
+            for name, tokens in self.drawn.items()
+            if name in shards
+        }
+
+    @cached_property
+    def drawn(self) -> dict[str, float]:
+        """Tokens of each source over the whole stage."""
         drawn: dict[str, float] = {}
         for phase in self.phases:
             for name, share in phase.weights.items():
-                drawn[name] = drawn.get(name, 0.0) + share * phase.steps * self.batch_tokens
-        shards = self.sources.train
-        return {name: tokens / shards[name].num_tokens for name, tokens in drawn.items()}
+                drawn[name] = drawn.get(name, 0.0) + share * phase.tokens
+        return drawn
 
     def plan(self, verb: str, notes: tuple[str, ...] = ()) -> Plan:
         """What the verb prints before it starts."""
@@ -108,6 +123,7 @@ class Stage:
             "lr": self.schedule.lr,
             "min_lr": self.schedule.min_lr,
             "warmup_tokens": self.schedule.warmup_tokens,
+            **self._ramp_figures(),
             "phases": [self._phase_figures(phase) for phase in self.phases],
             "epochs": {name: round(value, 3) for name, value in self.epochs.items()},
             "checkpoint_bytes": count * _MASTER_BYTES,
@@ -127,7 +143,12 @@ class Stage:
             for name, shard in self.sources.train.items()
             if not self.config.data.phases and name not in self.epochs
         ]
-        if self.tokenizer is None:
+        if not self.sources.train:
+            often.append(
+                f"no shards in {self.sources.folder}: a plan only, epochs are not known; "
+                "to train, tokenize first"
+            )
+        elif self.tokenizer is None:
             often.append("no tokenizer is known: no bits per byte, and none beside the model")
         often += [f"trained but not exported: {reason}" for reason in self.not_exported]
         return Plan(title, figures, (*notes, *often))
@@ -137,15 +158,36 @@ class Stage:
         """Why no stock class can hold the shape; nothing where one can."""
         return ADAPTERS.get(self.model.layout).check(self.model)
 
+    def _ramp_figures(self) -> dict[str, Any]:
+        """Each stage of a batch ramp; nothing where all batches are equal."""
+        if not self.batches.ramped:
+            return {}
+        stages, first = [], 0
+        for size, steps in self.batches.stages:
+            consumed = self.batches.before(first)
+            stages.append(
+                {
+                    "batch_tokens": size,
+                    "batch_sequences": size // self.config.data.sequence,
+                    "first_step": first,
+                    "first_token": consumed,
+                    "steps": steps,
+                    "tokens": size * steps,
+                    "lr_first": self.schedule.lr_at(consumed + size),
+                }
+            )
+            first += steps
+        return {"batch_ramp": stages}
+
     def _phase_figures(self, phase: ResolvedPhase) -> dict[str, Any]:
-        first = self.schedule.lr_at(phase.first_token + self.batch_tokens)
-        last = self.schedule.lr_at(phase.first_token + phase.steps * self.batch_tokens)
+        first = self.schedule.lr_at(self.batches.before(phase.first_step + 1))
+        last = self.schedule.lr_at(phase.first_token + phase.tokens)
         return {
             "name": phase.name,
             "first_step": phase.first_step,
             "first_token": phase.first_token,
             "steps": phase.steps,
-            "tokens": phase.steps * self.batch_tokens,
+            "tokens": phase.tokens,
             "lr_first": first,
             "lr_last": last,
             "weights": {name: round(share, 6) for name, share in phase.weights.items()},
@@ -170,10 +212,10 @@ def prepare(
 
     Raises:
         ConfigError: phases that cannot be run, weights on unknown sources, a sequence that the
-            model does not reach.
+            model does not reach, a log that cannot be written.
         InputError: shards that do not fit the model or the tokenizer.
     """
-    problems: list[str] = []
+    problems: list[str] = callbacks.check(config.log.callbacks())
     sequence = config.data.sequence
     if sequence > model.max_positions:
         problems.append(
@@ -190,6 +232,12 @@ def prepare(
     usable = {n: s.num_tokens for n, s in sources.train.items() if s.num_tokens > sequence}
     phases = config.data.phases or (_natural(usable),) if usable else config.data.phases
     problems += [
+        f"data.max_epochs.{name}: no shard of this name{nearest(name, known)} "
+        f"(shards: {', '.join(known)})"
+        for name in config.data.max_epochs
+        if name not in known
+    ]
+    problems += [
         f"source {name} has {sources.train[name].num_tokens} tokens, too few for one sequence of "
         f"{sequence}"
         for name in sorted({n for phase in phases for n in phase.weights if n in known})
@@ -197,23 +245,60 @@ def prepare(
     ]
     if not usable:
         problems.append(f"no source has more tokens than one sequence of {sequence}")
-    batch_tokens = config.train.batch_tokens
     resolved: tuple[ResolvedPhase, ...] = ()
     if not problems:
-        steps = config.train.tokens // batch_tokens
-        resolved = resolve_phases(phases, schedule, steps, batch_tokens)
+        resolved = resolve_phases(phases, schedule, config.train.batches())
+    problems += _world_problems(config, model)
     if problems:
         raise ConfigError("the training cannot start", problems)
     sha = Tokenizer.load(tokenizer).sha256 if tokenizer is not None else None
     for shards in (sources.train, sources.held_out):
         for shard in shards.values():
             shard.require(model.vocab_size, sha)
-    return Stage(config, model, sources, schedule, resolved, tokenizer)
+    stage = Stage(config, model, sources, schedule, resolved, tokenizer)
+    often = _too_often(stage)
+    if often:
+        raise ConfigError("the training cannot start", often)
+    return stage
+
+
+def _too_often(stage: Stage) -> list[str]:
+    """Sources that the phases would read more often than ``data.max_epochs`` allows."""
+    shards = stage.sources.train
+    return [
+        f"data.max_epochs.{name}: the phases read the source {stage.epochs[name]:.2f} times "
+        f"({stage.drawn[name]:,.0f} of its {shards[name].num_tokens:,} tokens), more than {limit:g};"
+        " lower its weight or train.tokens, add text, or allow more"
+        for name, limit in stage.config.data.max_epochs.items()
+        if stage.epochs.get(name, 0.0) > limit
+    ]
+
+
+def _world_problems(config: StageConfig, model: ModelConfig) -> list[str]:
+    """What the processes that torchrun started cannot divide among them."""
+    processes, tensor = process_count(), config.parallel.tp
+    if processes % tensor:
+        return [
+            f"parallel.tp: {tensor} does not divide the {processes} process(es) of this run; "
+            f"start it with torchrun --nproc-per-node {tensor} or a multiple"
+        ]
+    found = tensor_problems(model, tensor)
+    rows = config.train.micro_batch * config.data.sequence * (processes // tensor)
+    for batch in sorted(
+        {config.train.batch_tokens, *(s.batch_tokens for s in config.train.batch_ramp)}
+    ):
+        if batch % rows:
+            found.append(
+                f"train.micro_batch: a step of {batch} tokens cannot be divided among "
+                f"{processes // tensor} data processes of {config.train.micro_batch} x "
+                f"{config.data.sequence} tokens each; use another micro_batch or batch_tokens"
+            )
+    return found
 
 
 def whole_tokens(config: StageConfig) -> int:
     """The budget rounded down to whole steps: what a schedule runs over."""
-    return config.train.tokens // config.train.batch_tokens * config.train.batch_tokens
+    return config.train.batches().total
 
 
 def _natural(tokens: dict[str, int]) -> PhaseConfig:
@@ -234,6 +319,7 @@ def run_stage(
     run: Run,
     label: str,
     prepare_optimiser: Callable[[Any], None] | None = None,
+    sharding: Any = None,
 ) -> dict[str, Any]:
     """Train, evaluate, export; the figures that every training verb reports.
 
@@ -244,6 +330,7 @@ def run_stage(
         label: what progress shows.
         prepare_optimiser: called with the trainer before a run's first step, when no checkpoint
             is there; loads an earlier optimiser state.
+        sharding: of the model, from :func:`regrow.train.parallel.distribute`; None for one process.
 
     Returns:
         ``tokens, steps, flops, loss, losses, bits_per_byte, seconds_training, parameters,
@@ -255,6 +342,7 @@ def run_stage(
     from regrow.model.folder import check_export, save
     from regrow.train import checkpoint
     from regrow.train.held_out import held_out
+    from regrow.train.parallel import whole_model
     from regrow.train.trainer import ModelKind, Settings, Trainer
 
     config, data = stage.config, stage.config.data
@@ -263,12 +351,14 @@ def run_stage(
     tokenizer = Tokenizer.load(stage.tokenizer) if stage.tokenizer is not None else None
     loader = Loader(
         stage.sources.train,
-        [Phase(p.name, p.weights, p.steps * stage.batch_samples) for p in stage.phases],
+        [Phase(p.name, p.weights, p.tokens // data.sequence) for p in stage.phases],
         data.sequence,
         data.seed,
         data.document_mask,
     )
     model: Any = objective.trainable()
+    for block in model.blocks:
+        block.recompute = config.train.activation_checkpointing
 
     def evaluate() -> dict[str, Any]:
         return held_out(
@@ -281,17 +371,31 @@ def run_stage(
             partial(evaluation_batches, document_mask=data.document_mask),
         )
 
-    def export(module: nn.Module, folder: Path) -> None:
-        save(module.cpu(), folder, tokenizer)  # type: ignore[arg-type]
+    def export(module: Any, folder: Path) -> None:
+        if sharding is None:
+            save(module.cpu(), folder, tokenizer)
+            return
+        whole: Any = whole_model(module, sharding, stage.model)
+        sharding.world.first(lambda: save(whole, folder, tokenizer) and None)
 
     kind = ModelKind(export) if not stage.not_exported else None
-    trainer = Trainer(objective, loader, loop_settings(stage, Settings, label), run, evaluate, kind)
+    trainer = Trainer(
+        objective,
+        loader,
+        loop_settings(stage, Settings, label),
+        run,
+        evaluate,
+        kind,
+        callbacks=callbacks.build(config.log.callbacks(), run.path) if run.writes else (),
+        sharding=sharding,
+    )
     if not checkpoint.steps_in(run.checkpoints):
         stage.sources.check_ids({name for phase in stage.phases for name in phase.weights})
         if prepare_optimiser is not None:
             prepare_optimiser(trainer)
     # Written before the first step: what the run is meant to do does not depend on its end.
-    atomic.write_json(run.path / SCHEDULE_FILE, schedule_record(stage))
+    if run.writes:
+        atomic.write_json(run.path / SCHEDULE_FILE, schedule_record(stage))
     figures = trainer.train()
     last = checkpoint.step_folder(run.checkpoints, stage.steps)
     return stage_result(stage, figures, run.export if kind is not None else last)
@@ -299,13 +403,14 @@ def run_stage(
 
 def loop_settings(stage: Stage, make: Callable[..., Any], label: str) -> Any:
     """The loop's :class:`regrow.train.trainer.Settings` of a stage."""
-    config = stage.config
+    config, sequence = stage.config, stage.config.data.sequence
     return make(
         schedule=stage.schedule,
         steps=stage.steps,
         batch_samples=stage.batch_samples,
         micro_batch=config.train.micro_batch,
-        sequence=config.data.sequence,
+        sequence=sequence,
+        ramp=tuple((size // sequence, steps) for size, steps in stage.batches.stages[:-1]),
         phases=stage.phases,
         precision=config.train.precision,
         threads=config.train.threads,
@@ -314,7 +419,9 @@ def loop_settings(stage: Stage, make: Callable[..., Any], label: str) -> Any:
         eps=config.optim.eps,
         weight_decay=config.optim.weight_decay,
         seed=config.seed,
-        flops_per_token=flops_per_token(stage.model, config.data.sequence),
+        guard=config.guard.rules(),
+        flops_per_token=flops_per_token(stage.model, sequence),
+        flops_per_token_causal=flops_per_token(stage.model, sequence, causal=True),
         peak_flops=config.train.peak_flops,
         eval_every_tokens=config.eval.every_tokens,
         save_every_tokens=config.save.every_tokens,
@@ -331,6 +438,7 @@ def schedule_record(stage: Stage) -> dict[str, Any]:
         "min_lr": stage.schedule.min_lr,
         "steps": stage.steps,
         "batch_tokens": stage.batch_tokens,
+        **({"batch_ramp": stage.batches.stages[:-1]} if stage.batches.ramped else {}),
         "phases": [phase.as_json() for phase in stage.phases],
     }
 
@@ -370,6 +478,7 @@ def stage_result(stage: Stage, figures: dict[str, Any], weights: Path) -> dict[s
         "bits_per_byte": validation.get("bits_per_byte", {}),
         "validation_tokens": validation.get("tokens", 0),
         "training_loss": figures["loss"],
+        "skipped_steps": figures["skipped_steps"],
         "seconds_training": figures["seconds_training"],
         "tokens_per_second": round(stage.tokens / max(figures["seconds_training"], 1e-9), 1),
         "parameters": parameters(stage.model),

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,11 @@ from regrow.core.errors import CheckpointError, Interrupted, RunError
 from regrow.core.run import Run
 from regrow.core.seed import derive
 from regrow.train import checkpoint
+from regrow.train.batches import Batches
+from regrow.train.callbacks import Callback
 from regrow.train.device import autocast, device_of, faster_precision, resolve_threads, to_device
-from regrow.train.metrics import Window, mfu
+from regrow.train.guard import Guard, GuardRules
+from regrow.train.metrics import Window, sources_read, speed
 from regrow.train.objective import Loader, Objective, OwnsBackward, Sum
 from regrow.train.optimiser import (
     build_optimiser,
@@ -31,11 +34,14 @@ from regrow.train.optimiser import (
     optimiser_state,
     set_lr,
 )
+from regrow.train.parallel import Sharding
 from regrow.train.phases import ResolvedPhase
 from regrow.train.schedule import Schedule
+from regrow.train.shared_checkpoint import save_together
+from regrow.train.world import World
 
 #: Fields of a metrics record that tell of time, and so differ between two equal runs.
-TIME_FIELDS = ("tokens_per_second", "seconds", "mfu")
+TIME_FIELDS = ("tokens_per_second", "tokens_per_second_device", "seconds", "mfu", "mfu_causal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +66,14 @@ class Settings:
         steps: optimiser steps in all.
         batch_samples: samples of a global batch.
         micro_batch: samples in memory at once; divides ``batch_samples``.
+        ramp: smaller batches to begin with: samples of one, and how many steps have it, in order.
         sequence: tokens of a sample; 1 where a sample is no text.
         phases: names of the blends, by step; for the log.
         grad_clip: largest gradient norm; 0 for no limit.
+        guard: which steps are not taken.
         seed: of dropout and the like.
         flops_per_token: forward and backward, for the utilisation.
+        flops_per_token_causal: the same with half of attention's products; 0 if unknown.
         peak_flops: of the device; 0 if unknown.
         eval_every_tokens: 0 for only at the end.
         save_every_tokens: 0 for only at the end.
@@ -79,15 +88,18 @@ class Settings:
     batch_samples: int
     micro_batch: int
     sequence: int = 1
+    ramp: tuple[tuple[int, int], ...] = ()
     phases: tuple[ResolvedPhase, ...] = ()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | Literal["auto"] = "auto"
     grad_clip: float = 1.0
+    guard: GuardRules = field(default_factory=GuardRules)
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.1
     seed: int = 0
     flops_per_token: float = 0.0
+    flops_per_token_causal: float = 0.0
     peak_flops: float = 0.0
     eval_every_tokens: int = 0
     save_every_tokens: int = 0
@@ -99,16 +111,24 @@ class Settings:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps {self.steps} must be at least 1")
-        if self.batch_samples % self.micro_batch:
-            raise ValueError(
-                f"batch_samples {self.batch_samples} is no multiple of micro_batch "
-                f"{self.micro_batch}"
-            )
+        for samples in (*(samples for samples, _ in self.ramp), self.batch_samples):
+            if samples % self.micro_batch:
+                raise ValueError(
+                    f"batch_samples {samples} is no multiple of micro_batch {self.micro_batch}"
+                )
+        if sum(steps for _, steps in self.ramp) >= self.steps:
+            raise ValueError(f"the ramp leaves none of {self.steps} steps")
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one step."""
+        """Tokens of one step; with a ramp, of those behind it."""
         return self.batch_samples * self.sequence
+
+    @property
+    def batches(self) -> Batches:
+        """The samples of each step."""
+        rest = self.steps - sum(steps for _, steps in self.ramp)
+        return Batches((*self.ramp, (self.batch_samples, rest)))
 
 
 class Trainer:
@@ -122,6 +142,9 @@ class Trainer:
         evaluate: returns held-out figures (JSON-able); called in between and at the end.
         kind: how to export; without it nothing is exported.
         optimiser: by default AdamW over all trained parameters.
+        callbacks: who else is told of each record.
+        sharding: how the module lies over several processes, all of which make this call; None
+            for one.
 
     Example:
         >>> trainer = Trainer(NextToken(model), loader, settings, run)
@@ -138,6 +161,8 @@ class Trainer:
         evaluate: Callable[[], dict[str, Any]] | None = None,
         kind: ModelKind | None = None,
         optimiser: torch.optim.Optimizer | None = None,
+        callbacks: Sequence[Callback] = (),
+        sharding: Sharding | None = None,
     ) -> None:
         self.objective = objective
         self.loader = loader
@@ -145,6 +170,9 @@ class Trainer:
         self.run = run
         self.evaluate = evaluate
         self.kind = kind
+        self.callbacks = tuple(callbacks)
+        self.sharding = sharding
+        self.world = sharding.world if sharding is not None else World()
         self.module = objective.trainable()
         self.device = device_of(self.module)
         self.precision: Literal["fp32", "bf16"] = "fp32"
@@ -155,6 +183,8 @@ class Trainer:
         self.seconds = 0.0
         self.validation: dict[str, Any] | None = None
         self._parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self._batches = settings.batches
+        self._guard = Guard(settings.guard)
         self._window = Window()
         self._last_loss: float | None = None
         self._started = False
@@ -164,12 +194,12 @@ class Trainer:
     @property
     def tokens(self) -> int:
         """Tokens consumed so far."""
-        return self.step * self.settings.batch_tokens
+        return self.samples * self.settings.sequence
 
     @property
     def samples(self) -> int:
         """Samples consumed so far."""
-        return self.step * self.settings.batch_samples
+        return self._batches.before(self.step)
 
     def train(self, until_step: int | None = None) -> dict[str, Any]:
         """Go on to ``until_step``, by default to the end; then evaluate, save and export.
@@ -180,16 +210,18 @@ class Trainer:
             until_step: stop after so many optimiser steps of the run in all.
 
         Returns:
-            ``step, tokens, loss`` (training), ``validation``, ``seconds_training``, ``ledger``.
+            ``step, tokens, loss`` (training), ``validation``, ``seconds_training``, ``ledger``,
+            ``skipped_steps``.
 
         Raises:
             Interrupted: a stop was asked for; a checkpoint was committed.
-            RunError: a loss or gradient is not finite; the last checkpoint is good.
+            RunError: a loss or gradient is not finite, or the guard stops the run; the last
+                checkpoint is good.
         """
         settings = self.settings
         self._start()
         target = settings.steps if until_step is None else min(until_step, settings.steps)
-        left = max(0, target - self.step) * settings.batch_tokens
+        left = max(0, self._batches.before(target) - self.samples) * settings.sequence
         showing = self.run.progress(settings.label, left, settings.unit) if left else nullcontext()
         self.module.train()
         with showing as progress:
@@ -199,7 +231,7 @@ class Trainer:
                     break
                 if self._due(settings.save_every_tokens):
                     self.save()
-                if self.run.stop_requested:
+                if self._stop_requested():
                     self.save()
                     raise Interrupted(
                         f"stopped after step {self.step} of {settings.steps}; "
@@ -213,10 +245,14 @@ class Trainer:
         if self.settings.precision != "auto":
             return self.settings.precision
         rows = self.settings.micro_batch * self.settings.sequence
-        made = self.run.decide(
-            "precision", lambda: faster_precision(self.module, rows, self.device)
+        made = self.world.share(
+            self.run.decide("precision", lambda: faster_precision(self.module, rows, self.device))
         )
         return "bf16" if made == "bf16" else "fp32"
+
+    def _stop_requested(self) -> bool:
+        """Whether any process was asked to stop; all then do, after the same step."""
+        return self.world.total([float(self.run.stop_requested)])[0] > 0
 
     def save(self) -> None:
         """Commit a checkpoint of the present step, unless it is there already."""
@@ -234,19 +270,21 @@ class Trainer:
                 "precision": self.precision,
                 "loss": self._last_loss,
                 "window": self._window.as_json(),
+                "guard": self._guard.as_json(),
                 "validation": self.validation,
                 "settings": self._identity(),
             },
             data={"samples": self.samples, "ledger": self.loader.ledger(self.samples)},
         )
-        checkpoint.save(
-            self.run.checkpoints,
-            self.step,
-            state,
-            config_hash=self.run.config_hash,
-            keep=self.settings.keep,
-            flush=(self.run.metrics.path,),
-        )
+        how: dict[str, Any] = {
+            "config_hash": self.run.config_hash,
+            "keep": self.settings.keep,
+            "flush": (self.run.metrics.path,),
+        }
+        if self.sharding is None:
+            checkpoint.save(self.run.checkpoints, self.step, state, **how)
+        else:
+            save_together(self.run.checkpoints, self.step, state, self.sharding, **how)
         self._saved_step = self.step
         self.run.log("checkpoint", step=self.step)
 
@@ -264,12 +302,19 @@ class Trainer:
             self.run.log("training_starts", threads=threads, precision=self.precision)
         else:
             self._restore(checkpoint.load(newest), newest, threads)
-            checkpoint.retain(self.run.checkpoints, self.step, self.settings.keep)
+            if self.run.writes:
+                checkpoint.retain(self.run.checkpoints, self.step, self.settings.keep)
             self.run.metrics.truncate(self.step)
             self.run.log("training_resumes", step=self.step, checkpoint=newest.name)
+        for callback in self.callbacks:
+            callback.begin(self.run.metrics.read())
         self._started = True
 
     def _newest_checkpoint(self) -> Path | None:
+        """The newest that is whole; the first process looks, and all take the same."""
+        return cast("Path | None", self.world.first(self._look_for_checkpoint))
+
+    def _look_for_checkpoint(self) -> Path | None:
         folder = self.run.checkpoints
         if folder.is_dir():
             from regrow.core.atomic import remove_leftovers
@@ -287,16 +332,21 @@ class Trainer:
         if odd:
             raise CheckpointError(f"checkpoint {path} is of a run with other settings", odd)
         try:
-            self.module.load_state_dict(dict(state.model), strict=True)
+            if self.sharding is None:
+                self.module.load_state_dict(dict(state.model), strict=True)
+            else:
+                self.sharding.load(self.module, state.model)
         except RuntimeError as error:
             raise CheckpointError(f"checkpoint {path} does not fit the model: {error}") from error
-        load_optimiser_state(self.optimiser, self.module, state.optimizer)
+        self.load_optimiser(state.optimizer)
         _set_rng_state(dict(state.rng))
         self.step = self._saved_step = int(record["step"])
         self.seconds = float(record["seconds"])
         self.validation = record["validation"]
         self._last_loss = record["loss"]
         self._window = Window.from_json(record["window"])
+        if "guard" in record:  # older checkpoints have none
+            self._guard.restore(record["guard"])
         for what, was, now in (
             ("threads", record["threads"], threads),
             ("precision", record["precision"], self.precision),
@@ -308,6 +358,16 @@ class Trainer:
                     message=f"{what}: {was} before, {now} now; results will differ in rounding",
                 )
 
+    def load_optimiser(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state of an optimiser of the whole model, ``parameter/key`` to tensor.
+
+        Raises:
+            CheckpointError: it does not fit.
+        """
+        if self.sharding is not None:
+            state = self.sharding.shares(self.module, state)
+        load_optimiser_state(self.optimiser, self.module, state)
+
     def _identity(self) -> dict[str, Any]:
         """What must not change between a checkpoint and its resume."""
         s = self.settings
@@ -317,6 +377,7 @@ class Trainer:
             "batch_samples": s.batch_samples,
             "sequence": s.sequence,
             "phases": [phase.as_json() for phase in s.phases],
+            **({"ramp": [list(stage) for stage in s.ramp]} if s.ramp else {}),
         }
 
     def _one_step(self, progress: Any) -> None:
@@ -327,10 +388,11 @@ class Trainer:
         if not total_weight > 0:
             raise RunError(f"step {self.step}: the global batch has no targets at all")
         norm = self._scale_and_clip(total_weight)
-        tokens = self.tokens + settings.batch_tokens
-        lr = settings.schedule.lr_at(tokens)
-        set_lr(self.optimiser, lr)
-        self.optimiser.step()
+        batch_tokens = self._batches.size(self.step) * settings.sequence
+        lr = settings.schedule.lr_at(self.tokens + batch_tokens)
+        if self._passes(float(loss_sum) / total_weight, norm):
+            set_lr(self.optimiser, lr)
+            self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self._window.add(loss_sum, total_weight, norm, metrics)
         phase = self._phase_name()
@@ -342,19 +404,29 @@ class Trainer:
         if self.step % settings.log_every_steps == 0 or self.step == settings.steps:
             shown = self._log(lr, phase)
         if progress is not None:
-            progress.advance(settings.batch_tokens, **shown)
+            progress.advance(batch_tokens, **shown)
         if self.evaluate and (self._due(settings.eval_every_tokens) or self.step == settings.steps):
             self._evaluate(phase)
 
     def _gradients(self) -> tuple[Sum, Sum, dict[str, Sum]]:
         """Backward of the sum over the global batch; loss sum, weight and metric sums.
 
-        With several ranks the three results are what has to be summed over them.
+        Of several processes, each takes its own micro-batches; the results are of all.
         """
+        loss_sum, weight, metrics = self._own_gradients()
+        if self.world.data == 1:
+            return loss_sum, weight, metrics
+        names = sorted(metrics)
+        figures = [float(v) for v in (loss_sum, weight, *(metrics[name] for name in names))]
+        loss_sum, weight, *rest = self.world.sum(figures)
+        return loss_sum, weight, dict(zip(names, rest, strict=True))
+
+    def _own_gradients(self) -> tuple[Sum, Sum, dict[str, Sum]]:
+        """The part of one process."""
         settings = self.settings
-        first = self.samples
+        first, count = self.samples, self._batches.size(self.step)
         if isinstance(self.objective, OwnsBackward):
-            batch = self.loader.batch(first, settings.batch_samples)
+            batch = self.loader.batch(first, count)
             with autocast(self.precision, self.device):
                 whole = self.objective.step(to_device(batch, self.device))
             return (
@@ -365,7 +437,9 @@ class Trainer:
         loss_sum: Sum = 0.0
         weight: Sum = 0.0
         metrics: dict[str, Sum] = {}
-        for start in range(first, first + settings.batch_samples, settings.micro_batch):
+        stride = settings.micro_batch * self.world.data
+        begin = first + settings.micro_batch * self.world.data_rank
+        for start in range(begin, first + count, stride):
             batch = to_device(self.loader.batch(start, settings.micro_batch), self.device)
             with autocast(self.precision, self.device):
                 loss = self.objective.loss(batch)
@@ -379,20 +453,45 @@ class Trainer:
     def _scale_and_clip(self, weight: float) -> float:
         """Turn the gradient of the sum into that of the mean, clipped; its norm before clipping.
 
-        One pass over the gradients does both.
+        One pass over the gradients does both. A gradient that is not finite stays as it is.
         """
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) / weight
+        if self.sharding is None:
+            norm = float(torch.nn.utils.get_total_norm(gradients)) / weight
+        else:
+            named = {n: p.grad for n, p in self.module.named_parameters() if p.grad is not None}
+            norm = math.sqrt(self.sharding.squared_norm(named)) / weight
         if not math.isfinite(norm):
-            raise RunError(
-                f"step {self.step}: the gradient is not finite (norm {norm}); "
-                f"the last checkpoint in {self.run.checkpoints} is good"
-            )
+            return norm
         scale = 1.0 / weight
         if self.settings.grad_clip and norm > self.settings.grad_clip:
             scale *= self.settings.grad_clip / norm
         torch._foreach_mul_(gradients, scale)
         return norm
+
+    def _passes(self, loss: float, norm: float) -> bool:
+        """Whether the present step may be taken; says so where it may not.
+
+        Raises:
+            RunError: it may not, and the run ends here.
+        """
+        found = self._guard.judge(self.step, loss, norm)
+        if found is None:
+            return True
+        if found.stop:
+            raise RunError(
+                f"step {self.step}: {found.reason}; "
+                f"the last checkpoint in {self.run.checkpoints} is good"
+            )
+        self._window.skipped += 1
+        self.run.log(
+            "step_skipped",
+            level="warning",
+            step=self.step,
+            samples=[self.samples, self._batches.before(self.step + 1)],
+            message=f"step {self.step} is not taken: {found.reason}",
+        )
+        return False
 
     def _phase_name(self) -> str:
         """Name of the blend that the present step reads."""
@@ -403,34 +502,49 @@ class Trainer:
         """Whether the step just done passed a multiple of ``every_tokens``."""
         if not every_tokens:
             return False
-        return (
-            self.tokens // every_tokens > (self.tokens - self.settings.batch_tokens) // every_tokens
-        )
+        before = self._batches.before(self.step - 1) * self.settings.sequence
+        return self.tokens // every_tokens > before // every_tokens
 
     def _log(self, lr: float, phase: str) -> dict[str, Any]:
         settings, window = self.settings, self._window
         averages = window.averages()
-        if not math.isfinite(averages["loss"]):
-            raise RunError(f"step {self.step}: the loss is not finite ({averages['loss']})")
-        self._last_loss = averages["loss"]
-        rate = window.steps * settings.batch_tokens / window.seconds if window.seconds else 0.0
+        loss = averages.get("loss", self._last_loss)
+        if loss is not None and not math.isfinite(loss):
+            raise RunError(f"step {self.step}: the loss is not finite ({loss})")
+        self._last_loss = loss
+        since = self._batches.before(self.step - window.steps)
+        tokens = (self.samples - since) * settings.sequence
         record: dict[str, Any] = {
             "step": self.step,
             "tokens": self.tokens,
             **averages,
             "lr": lr,
             "phase": phase,
-            "tokens_per_second": round(rate, 1),
+            **sources_read(self.loader, since, self.samples),
+            **({"skipped": window.skipped} if window.skipped else {}),
+            **speed(
+                tokens / window.seconds if window.seconds else 0.0,
+                settings.flops_per_token,
+                settings.flops_per_token_causal,
+                settings.peak_flops,
+                self._devices(),
+            ),
             "seconds": round(self.run.seconds(), 3),
         }
-        if settings.peak_flops and settings.flops_per_token:
-            record["mfu"] = round(mfu(settings.flops_per_token, rate, settings.peak_flops), 4)
-        self.run.metrics.append(record)
-        self.run.status(
-            step=self.step, total=settings.steps, tokens=self.tokens, loss=averages["loss"]
-        )
+        self._record(record)
+        self.run.status(step=self.step, total=settings.steps, tokens=self.tokens, loss=loss)
         self._window = Window()
-        return {"loss": averages["loss"], "lr": lr}
+        return {"lr": lr} if loss is None else {"loss": loss, "lr": lr}
+
+    def _devices(self) -> int:
+        """How many devices share the work."""
+        parallel = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return torch.distributed.get_world_size() if parallel else 1
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self.run.metrics.append(record)
+        for callback in self.callbacks:
+            callback.on_record(record)
 
     def _evaluate(self, phase: str) -> None:
         assert self.evaluate is not None
@@ -443,7 +557,7 @@ class Trainer:
             "validation": self.validation,
             "seconds": round(self.run.seconds(), 3),
         }
-        self.run.metrics.append(record)
+        self._record(record)
 
     def _finish(self) -> None:
         self.save()
@@ -459,6 +573,7 @@ class Trainer:
             "validation": self.validation,
             "seconds_training": round(self.seconds, 3),
             "ledger": self.loader.ledger(self.samples),
+            "skipped_steps": self._guard.skipped,
         }
 
 
