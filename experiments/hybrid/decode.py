@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -82,30 +83,34 @@ class _Decoding:
         return (time.process_time() - began) / self.new_tokens
 
 
-def measure(context: int, new_tokens: int = 16, repeats: int = 7, hidden: int = 256) -> list[dict]:
-    """Median time and bytes of each model at one context; the models take turns.
+def measure(
+    contexts: Sequence[int] = CONTEXTS, new_tokens: int = 16, repeats: int = 9, hidden: int = 256
+) -> list[dict[str, Any]]:
+    """Median time and bytes of each model at each context.
 
-    The context is random numbers in the cache: reading it costs the same as a real one, and no
-    prefill of 32 K tokens is needed.
+    All pairs of model and context take turns, so that a machine that is slower for a while is
+    slower for all of them. The context is random numbers in the cache: reading it costs the same as
+    a real one, and no prefill of 32 K tokens is needed.
     """
-    models = {name: _Decoding(name, context, new_tokens, hidden) for name in PATTERNS}
-    times: dict[str, list[float]] = {name: [] for name in models}
+    pairs = [(name, context) for context in contexts for name in PATTERNS]
+    decodings = {pair: _Decoding(*pair, new_tokens, hidden) for pair in pairs}
+    times: dict[tuple[str, int], list[float]] = {pair: [] for pair in pairs}
     for repeat in range(repeats + 1):
-        for name, decoding in models.items():
+        for pair, decoding in decodings.items():
             seconds = decoding.seconds_per_token()
             if repeat:  # the first one pays for allocations
-                times[name].append(seconds)
+                times[pair].append(1000 * seconds)
     return [
         {
             "part": "E",
             "name": f"E-{name}-{context}",
             "model": name,
             "context": context,
-            "milliseconds": 1000 * statistics.median(times[name]),
-            "fastest": 1000 * min(times[name]),
-            "slowest": 1000 * max(times[name]),
+            "milliseconds": statistics.median(times[name, context]),
+            "fastest": min(times[name, context]),
+            "slowest": max(times[name, context]),
             "cache_bytes": decoding.bytes,
             "planned_bytes": decoding.planned,
         }
-        for name, decoding in models.items()
+        for (name, context), decoding in decodings.items()
     ]

@@ -261,6 +261,13 @@ def _verdict(value: bool) -> str:
     return "yes" if value else "**no**"
 
 
+def _between_seeds(lower: Sequence[float], higher: Sequence[float]) -> str:
+    """Whether the mean rises, and whether the seeds leave no doubt of it."""
+    if min(higher) > max(lower):
+        return "yes"
+    return "in the mean only" if mean(higher) > mean(lower) else "**no**"
+
+
 def _recall_claims(results: Results) -> list[Row]:
     rows = {key: of_group(results, "A", "recall", *key) for key in ROWS}
     if not all(rows.values()):
@@ -268,9 +275,9 @@ def _recall_claims(results: Results) -> list[Row]:
     at = {key: _accuracies(found, HARDEST) for key, found in rows.items()}
     hybrid, narrow = at["hybrid", STATE], at["mamba2", STATE]
     by_n = [mean(_accuracies(rows["mamba2", STATE], n)) for n in RECALL_SIZES]
-    wide, other = mean(at["mamba2", WIDE_STATE]), mean(at["transformer", STATE])
+    broad, other = at["mamba2", WIDE_STATE], mean(at["transformer", STATE])
     n = f"n = {HARDEST}"
-    gap = mean(hybrid) - mean(narrow)
+    gap, nearest = mean(hybrid) - mean(narrow), min(hybrid) - max(narrow)
     claims: list[Row] = [
         [
             "1a",
@@ -278,7 +285,12 @@ def _recall_claims(results: Results) -> list[Row]:
             f"smallest {min(hybrid):.3f}",
             _verdict(min(hybrid) >= REACHED),
         ],
-        ["1b", f"and {GAP:.2f} above mamba2", f"{gap:.3f} above", _verdict(gap >= GAP)],
+        [
+            "1b",
+            f"and {GAP:.2f} above mamba2",
+            f"{gap:.3f} above in the mean; worst hybrid seed to best mamba2 seed {nearest:.3f}",
+            _verdict(gap >= GAP) if nearest >= GAP or gap < GAP else "in the mean only",
+        ],
         [
             "1c",
             "mamba2 falls with every n",
@@ -288,8 +300,8 @@ def _recall_claims(results: Results) -> list[Row]:
         [
             "1d",
             f"mamba2 rises with its state, {STATE} to {WIDE_STATE}, at {n}",
-            f"{mean(narrow):.3f} to {wide:.3f}",
-            _verdict(wide > mean(narrow)),
+            f"{_spread(narrow)}, then {_spread(broad)}",
+            _between_seeds(narrow, broad),
         ],
     ]
     equal = f"transformer {other:.3f}, hybrid {mean(hybrid):.3f}"

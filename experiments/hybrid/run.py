@@ -104,10 +104,10 @@ def main(arguments: list[str] | None = None) -> None:
         out.flush()
     if "E" in settings.parts and not settings.report:
         known = {r["name"] for r in read(settings.results)}
-        for context in settings.contexts or decode.CONTEXTS:
-            if f"E-hybrid-{context}" not in known:
-                wait(out)
-                append(settings.results, decode.measure(context))
+        contexts = settings.contexts or decode.CONTEXTS
+        if not {f"E-hybrid-{context}" for context in contexts} <= known:
+            wait(out)
+            append(settings.results, decode.measure(contexts))
     report.write(read(settings.results), settings.folder)
 
 

@@ -21,8 +21,10 @@ def _names(text: str) -> list[str]:
     return text.split()
 
 
-#: Names of the small phonebook: of one short word, so that lines are short too.
-NAMES = _names("Ada Amy Ben Bob Dan Eva Gus Ian Jim Kim Leo Mia Ned Pam Ray Tom")
+#: Names of the small phonebook: one short word each, and no two end in the same letter.
+NAMES = _names(
+    "Ada Bob Mac Ned Joe Alf Meg Eli Raj Zak Sal Tim Ben Leo Kip Gus Pat Lou Kev Max Amy Liz"
+)
 _CHARACTERS = sorted({*"".join(NAMES), *"0123456789:. \n", *"Look up"})
 PAD = len(_CHARACTERS)
 CHARACTERS = PAD + 1

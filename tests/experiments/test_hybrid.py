@@ -179,7 +179,7 @@ def test_a_transformer_on_its_plateau_is_never_a_win() -> None:
 
 
 def test_planned_bytes_are_counted_ones() -> None:
-    for found in decode.measure(24, new_tokens=2, repeats=1, hidden=64):
+    for found in decode.measure([24, 40], new_tokens=2, repeats=1, hidden=64):
         assert found["cache_bytes"] == found["planned_bytes"] > 0
         assert found["milliseconds"] > 0
     config = decode.shape("mamba2", 64)
