@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regrow.core.errors import InputError
+from regrow.core.errors import ConfigError, InputError, Interrupted
 from regrow.core.run import Run
 from regrow.data.config import TokenizerConfig
 from regrow.data.document import DOCUMENTS, Document
@@ -250,7 +250,7 @@ class TestJob:
     def test_makes_an_export_folder(self, tmp_path: Path, claim: Callable[..., Run]) -> None:
         config = TokenizerConfig(documents=documents(tmp_path / "documents"), vocab_size=350)
         run = claim("tokenizer", config)
-        assert job.plan(config).figures["max_bytes"] == config.max_bytes
+        assert job.plan(config).figures["sample_bytes"] == config.sample_bytes
         result = job.run(config, run)
         made = Tokenizer.load(run.path / "export")
         assert made.vocab_size == result["vocab_size"] == 350
@@ -261,6 +261,9 @@ class TestJob:
         tokens = sum(len(made.encode(text)) for text in held_out)
         expected = sum(len(t.encode()) for t in held_out) / tokens
         assert result["bytes_per_token"]["all"] == pytest.approx(expected)
+        every = result["fertility"]["all"]
+        assert every["tokens_per_byte"] == pytest.approx(1 / expected)
+        assert every["trained_bytes"] == result["trained_bytes"]
         again = claim("tokenizer", config, "again")
         assert job.run(config, again)["sha256"] == result["sha256"]
 
@@ -268,7 +271,7 @@ class TestJob:
         self, tmp_path: Path, claim: Callable[..., Run]
     ) -> None:
         folder = documents(tmp_path / "documents", validation=False)
-        config = TokenizerConfig(documents=folder, vocab_size=300, max_bytes=1000)
+        config = TokenizerConfig(documents=folder, vocab_size=300, sample_bytes=1000)
         result = job.run(config, claim("tokenizer", config))
         assert 800 < result["trained_bytes"] <= 1000
         assert set(result["bytes_per_token"]) == {"even", "odd", "all"}  # from the train split
@@ -280,6 +283,82 @@ class TestJob:
         config = TokenizerConfig(documents=folder, vocab_size=60_000)
         result = job.run(config, claim("tokenizer", config))
         assert 257 < result["vocab_size"] < result["asked_vocab_size"] == 60_000
+
+    def test_sentencepiece(self, tmp_path: Path, claim: Callable[..., Run]) -> None:
+        sentencepiece = pytest.importorskip("sentencepiece")
+        folder = documents(tmp_path / "documents")
+        config = TokenizerConfig(documents=folder, kind="sentencepiece", vocab_size=350)
+        assert job.plan(config).figures["kind"] == "sentencepiece"
+        run = claim("tokenizer", config)
+        result = job.run(config, run)
+        export = run.path / "export"
+        made = Tokenizer.load(export)
+        model = (export / "tokenizer.model").read_bytes()
+        assert hashlib.sha256(model).hexdigest() == result["model_sha256"]
+        assert made.sha256 == result["sha256"]
+        assert made.vocab_size == result["vocab_size"] == 350
+        assert (made.eos_id, made.bos_id) == (3, None)
+        theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
+        assert theirs.encode(TEXTS) == made.encode_batch(TEXTS)
+        tokens = sum(len(theirs.encode(text)) for text in TEXTS[50:])
+        assert result["fertility"]["all"]["tokens"] == tokens
+        again = claim("tokenizer", config, "again")
+        job.run(config, again)
+        assert (again.path / "export" / "tokenizer.model").read_bytes() == model
+
+    @pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+    def test_weights_reach_the_sample(
+        self, tmp_path: Path, claim: Callable[..., Run], kind: str
+    ) -> None:
+        pytest.importorskip("sentencepiece")
+        folder = documents(tmp_path / "documents")
+        settings = {"documents": str(folder), "kind": kind, "vocab_size": 330}
+        plain, more = (
+            TokenizerConfig.model_validate_json(json.dumps({**settings, "weights": weights}))
+            for weights in ({}, {"even": 3})
+        )
+        first = job.run(plain, claim("tokenizer", plain, "plain"))
+        second = job.run(more, claim("tokenizer", more, "more"))
+        before, after = (r["fertility"]["by_source"] for r in (first, second))
+        assert after["even"]["trained_bytes"] == 3 * before["even"]["trained_bytes"]
+        assert after["odd"]["trained_bytes"] == before["odd"]["trained_bytes"]
+        assert first["sha256"] != second["sha256"]
+
+    def test_impossible_settings(self, tmp_path: Path, claim: Callable[..., Run]) -> None:
+        pytest.importorskip("sentencepiece")
+        folder = documents(tmp_path / "documents")
+        config = TokenizerConfig(documents=folder, kind="sentencepiece", vocab_size=60_000)
+        with pytest.raises(ConfigError, match=r"60000, but the text has pairs for \d+ ids"):
+            job.run(config, claim("tokenizer", config))
+        assert not (tmp_path / "tokenizer" / "export").exists()
+        with pytest.raises(ConfigError, match="fit no document"):
+            job.plan(config.replace(weights={"evn": 2}))
+        with pytest.raises(ValueError, match="261 is too small for kind=sentencepiece"):
+            config.replace(vocab_size=261)
+        with pytest.raises(ValueError, match="no effect with kind=bytes"):
+            config.replace(kind="bytes", character_coverage=0.9)
+
+    def test_plan_asks_for_the_library(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = documents(tmp_path / "documents")
+        monkeypatch.setitem(sys.modules, "sentencepiece", None)
+        with pytest.raises(ConfigError, match=r"regrow\[data\]"):
+            job.plan(TokenizerConfig(documents=folder, kind="sentencepiece"))
+        job.plan(TokenizerConfig(documents=folder))
+
+    def test_stops_while_reading(self, tmp_path: Path, claim: Callable[..., Run]) -> None:
+        pytest.importorskip("sentencepiece")
+        folder = documents(tmp_path / "documents")
+        for kind in ("bytes", "sentencepiece"):
+            config = TokenizerConfig.model_validate_json(
+                json.dumps({"documents": str(folder), "kind": kind, "vocab_size": 330})
+            )
+            run = claim("tokenizer", config, kind)
+            run.stop_requested = True
+            with pytest.raises(Interrupted, match="stopped while reading"):
+                job.run(config, run)
+            assert not run.export.exists()
 
     def test_missing_documents(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such path"):

@@ -14,6 +14,10 @@ PythonDomain = Literal["code", "docstrings", "reference", "packages"]
 PYTHON_DOMAINS: tuple[PythonDomain, ...] = ("code", "docstrings", "reference", "packages")
 
 
+# Bytes, special tokens, the newline, and one character.
+_SENTENCEPIECE_IDS = 262
+
+
 class PythonSource(Config):
     """The interpreter's own library and the documents of installed packages."""
 
@@ -114,16 +118,41 @@ class CurateConfig(Config):
 
 
 class TokenizerConfig(Config):
-    """Train a byte-level BPE tokenizer on the training split."""
+    """Train a BPE tokenizer on a sample of the training split."""
 
     documents: Path
     """A run folder of ``curate``, or its documents folder."""
-    kind: Literal["bytes"] = "bytes"
-    """Byte-level BPE with digits split one by one."""
+    kind: Literal["bytes", "sentencepiece"] = "bytes"
+    """``bytes``: over bytes; ``sentencepiece``: over characters, bytes for the rare ones."""
     vocab_size: int = Field(default=4096, ge=257, le=1 << 20)
-    """Ids in all: 256 bytes, the end-of-text mark, and merges."""
-    max_bytes: int = Field(default=20_000_000, gt=0)
+    """Ids in all: 256 bytes, special tokens, and merges; for SentencePiece also characters."""
+    sample_bytes: int = Field(default=20_000_000, gt=0)
     """UTF-8 bytes of training text to learn from at most, a random sample of its documents."""
+    seed: int = Field(default=0, ge=0)
+    """Where in the table, whose order is random, the sample starts; 0 is its first document."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """How often documents of a source count, by source; 1 where one is not named."""
+    language_weights: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """How often documents of a language count, by language; 1 where one is not named."""
+    character_coverage: float = Field(default=0.9995, gt=0, le=1)
+    """Share of characters that get an id of their own; for SentencePiece only."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenizerConfig:
+        if self.kind == "bytes":
+            default = type(self).model_fields["character_coverage"].default
+            if self.character_coverage != default:
+                raise ValueError(
+                    f"character_coverage: {self.character_coverage:g} has no effect with "
+                    "kind=bytes, which has no characters; leave it out or set kind=sentencepiece"
+                )
+        elif self.vocab_size < _SENTENCEPIECE_IDS:
+            raise ValueError(
+                f"vocab_size: {self.vocab_size} is too small for kind=sentencepiece, whose 256 "
+                "bytes, 4 special tokens and newline take 261 ids before the first character; "
+                f"set {_SENTENCEPIECE_IDS} or more"
+            )
+        return self
 
 
 class TokenizeConfig(Config):

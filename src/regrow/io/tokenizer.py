@@ -1,7 +1,8 @@
 """Tokenizers as ordinary Hugging Face folders, over the ``tokenizers`` library.
 
 Text is always encoded as text: a special token's string inside a document becomes ordinary tokens,
-so no document can end itself, and ``decode(encode(s)) == s`` for every valid string.
+so no document can end itself, and ``decode(encode(s)) == s`` for every valid string. The byte-level
+kind is trained here, SentencePiece's in :mod:`regrow.io.sentencepiece`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,17 @@ from regrow.core import atomic
 from regrow.core.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
+SPACE_MARK = "\u2581"
+# Setting of a tokenizer whose spaces become space marks and in which a space mark of the text
+# itself is written as its three bytes; without it that character would come back as a space.
+SPACE_MARK_AS_BYTES = "space_mark_as_bytes"
 # What may lie beside tokenizer.json and says how to use it; nothing executable.
 COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "tokenizer.model",
 )
 
 
@@ -50,6 +56,7 @@ class Tokenizer:
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.eos_id = self._special("eos_token")
         self.bos_id = self._special("bos_token")
+        self._mark = self._mark_bytes() if settings.get(SPACE_MARK_AS_BYTES) is True else []
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -89,6 +96,15 @@ class Tokenizer:
             return None
         return self._inner.token_to_id(token)
 
+    def _mark_bytes(self) -> list[int]:
+        """Ids of the bytes of a space mark."""
+        names = [f"<0x{byte:02X}>" for byte in SPACE_MARK.encode()]
+        found = (self._inner.token_to_id(name) for name in names)
+        ids = [token_id for token_id in found if token_id is not None]
+        if len(ids) < len(names):
+            raise InputError(f"a tokenizer with {SPACE_MARK_AS_BYTES} has no token {names[0]}")
+        return ids
+
     @property
     def vocab_size(self) -> int:
         """One more than the largest id."""
@@ -110,12 +126,27 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``, nothing added."""
+        if self._mark and SPACE_MARK in text:
+            return self._around_marks(text)
         return self._inner.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, over all cores."""
-        encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        marked = {i: text for i, text in enumerate(texts) if self._mark and SPACE_MARK in text}
+        plain = ["" if i in marked else text for i, text in enumerate(texts)]
+        encodings = self._inner.encode_batch_fast(plain, add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        for i, text in marked.items():
+            ids[i] = self._around_marks(text)
+        return ids
+
+    def _around_marks(self, text: str) -> list[int]:
+        first, *others = text.split(SPACE_MARK)
+        ids: list[int] = self._inner.encode(first, add_special_tokens=False).ids
+        for part in others:
+            ids += self._mark
+            ids += self._inner.encode(part, add_special_tokens=False).ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text that ``ids`` stand for; special tokens stand for none."""
@@ -179,7 +210,7 @@ def _text_bytes(token: str, kinds: set[str]) -> int:
     if "ByteFallback" in kinds or "Metaspace" in kinds:
         if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
             return 1
-        return len(token.replace("\u2581", " ").encode())
+        return len(token.replace(SPACE_MARK, " ").encode())
     raise InputError("bytes per token are known of byte-level and SentencePiece tokenizers only")
 
 

@@ -15,6 +15,7 @@ from regrow.report import (
     run_sections,
     shared_sections,
     task_section,
+    tokenizer_section,
     twins,
 )
 from regrow.report.family import Family
@@ -51,6 +52,7 @@ RUN_SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     shared_sections.documents,
     run_sections.models,
     task_section.tasks,
+    tokenizer_section.fertility,
     run_sections.trials,
 )
 # The figures that stand at the top of a run's page, as many as there is room for.

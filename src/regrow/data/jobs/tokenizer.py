@@ -1,22 +1,25 @@
-"""The verb ``tokenizer``: a byte-level BPE tokenizer from the training split."""
+"""The verb ``tokenizer``: a byte-level or SentencePiece BPE tokenizer from the training split."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from regrow.core import atomic
 from regrow.core.atomic import staged_folder
-from regrow.core.errors import InputError
+from regrow.core.errors import Interrupted
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.data.config import TokenizerConfig
-from regrow.io.parquet import read_batches
+from regrow.data.fertility import measure, table
+from regrow.data.sample import DocumentSample
 from regrow.io.runs import resolve_documents
-from regrow.io.tokenizer import Tokenizer, train_byte_level
+from regrow.io.sentencepiece import require_sentencepiece, train_sentencepiece
+from regrow.io.tokenizer import train_byte_level
 
-# Fertility is measured on this much text of each source that the tokenizer did not see.
-_MEASURED_BYTES = 200_000
+SENTENCEPIECE_MODEL = "tokenizer.model"
 
 
 def plan(config: TokenizerConfig) -> Plan:
@@ -24,81 +27,79 @@ def plan(config: TokenizerConfig) -> Plan:
 
     Raises:
         InputError: no documents there.
+        ConfigError: weights of no source or language, or a library that is missing.
     """
     documents = resolve_documents(config.documents)
+    if config.kind == "sentencepiece":
+        require_sentencepiece()
+    sample = _sample(config, documents)
+    sample.check()
+    figures = {"documents": str(documents), "kind": config.kind}
     return Plan(
         f"tokenizer of {config.vocab_size} ids",
-        {"documents": str(documents), "kind": config.kind, "max_bytes": config.max_bytes},
+        {**figures, "sample_bytes": config.sample_bytes},
     )
 
 
 def run(config: TokenizerConfig, run: Run) -> dict[str, Any]:
-    """Make ``RUN/export``: ``tokenizer.json`` and ``tokenizer_config.json``.
+    """Make ``RUN/export``: ``tokenizer.json``, ``tokenizer_config.json``, ``tokenizer.model``.
+
+    The last of them, SentencePiece's own format, only where that is the kind.
 
     Returns:
-        ``vocab_size``, ``sha256``, ``trained_bytes``, ``bytes_per_token`` by source and over all.
+        ``vocab_size``, ``sha256``, ``trained_bytes``, ``bytes_per_token`` by source and over all,
+        ``fertility`` by source, by language and over all.
 
     Raises:
         InputError: no documents there.
+        ConfigError: weights of no source or language, or more or fewer ids than SentencePiece can
+            make of the text.
+        Interrupted: after Ctrl-C, while documents are read.
     """
     documents = run.input(resolve_documents(config.documents), "documents")
-    read = _Counted()
-    texts = read.texts(documents / "train.parquet", config.max_bytes)
-    tokenizer = train_byte_level(texts, config.vocab_size)
+    sample = _sample(config, documents)
+    sample.check()
+    texts = _until_stopped(sample.texts(), run)
+    made: dict[str, Any] = {}
     with staged_folder(run.export) as folder:
+        if config.kind == "sentencepiece":
+            trained = train_sentencepiece(texts, config.vocab_size, config.character_coverage)
+            tokenizer = trained.tokenizer
+            atomic.write_bytes(folder / SENTENCEPIECE_MODEL, trained.model)
+            made = {
+                "model_sha256": sha256(trained.model).hexdigest(),
+                "unreachable_pieces": trained.unreachable,
+            }
+        else:
+            tokenizer = train_byte_level(texts, config.vocab_size)
         tokenizer.save(folder)
+    fertility = table(measure(tokenizer, documents), sample.taken)
+    rows = {**fertility["by_source"], "all": fertility["all"]}
     return {
+        "kind": config.kind,
         "vocab_size": tokenizer.vocab_size,
         "asked_vocab_size": config.vocab_size,
         "sha256": tokenizer.sha256,
-        "trained_bytes": read.bytes,
-        "trained_documents": read.documents,
-        "bytes_per_token": fertility(tokenizer, documents),
+        **made,
+        "trained_bytes": sample.bytes,
+        "trained_documents": sample.documents,
+        "bytes_per_token": {name: 1 / row["tokens_per_byte"] for name, row in rows.items()},
+        "fertility": fertility,
     }
 
 
-class _Counted:
-    """Texts of a table from its start; ids are hashes, so its start is a random sample."""
-
-    def __init__(self) -> None:
-        self.bytes = self.documents = 0
-
-    def texts(self, table: Path, max_bytes: int) -> Iterator[str]:
-        for batch in read_batches(table, ["text"]):
-            for text in batch["text"].to_pylist():
-                size = len(text.encode())
-                if self.bytes + size > max_bytes and self.documents:
-                    continue
-                self.bytes += size
-                self.documents += 1
-                yield text
-            if self.bytes >= max_bytes:
-                return
+def _sample(config: TokenizerConfig, documents: Path) -> DocumentSample:
+    return DocumentSample(
+        documents / "train.parquet",
+        config.sample_bytes,
+        config.seed,
+        config.weights,
+        config.language_weights,
+    )
 
 
-def fertility(tokenizer: Tokenizer, documents: Path) -> dict[str, float]:
-    """Bytes of text per token, by source and over ``all``, on held-out text where there is some.
-
-    Args:
-        tokenizer: to measure.
-        documents: a documents folder.
-    """
-    taken: dict[str, int] = {}
-    tokens: dict[str, int] = {}
-    for split in ("validation", "train"):
-        seen = set(taken)
-        for batch in read_batches(documents / f"{split}.parquet", ["text", "source"]):
-            rows = zip(batch["source"].to_pylist(), batch["text"].to_pylist(), strict=True)
-            chosen = []
-            for source, text in rows:
-                if source not in seen and taken.get(source, 0) < _MEASURED_BYTES:
-                    chosen.append((source, text))
-                    taken[source] = taken.get(source, 0) + len(text.encode())
-            for (source, _), ids in zip(
-                chosen, tokenizer.encode_batch([text for _, text in chosen]), strict=True
-            ):
-                tokens[source] = tokens.get(source, 0) + len(ids)
-    if not taken:
-        raise InputError(f"{documents} holds no document")
-    ratios = {source: taken[source] / tokens[source] for source in sorted(taken)}
-    return {**ratios, "all": sum(taken.values()) / sum(tokens.values())}
+def _until_stopped(texts: Iterator[str], run: Run) -> Iterator[str]:
+    for text in texts:
+        if run.stop_requested:
+            raise Interrupted("stopped while reading; the same command starts again")
+        yield text
