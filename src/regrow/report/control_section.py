@@ -16,7 +16,7 @@ def control(run: RunFolder) -> Section | None:
     gained = numbers(apart.get("losses"))
     if not gained:
         return None
-    rows = [
+    rows: list[tuple[str, float | None, float | None, float | None, str]] = [
         (name, ours.get(name), theirs.get(name), gained[name], f"losses.{name}") for name in gained
     ]
     every = [number(part.get("loss")) for part in (run.result, told, apart)]

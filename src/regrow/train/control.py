@@ -87,7 +87,7 @@ class _Part(Run):
     whole: Run | None = None
 
     @property
-    def stop_requested(self) -> bool:  # type: ignore[override]
+    def stop_requested(self) -> bool:
         """Whether the whole was asked to stop."""
         return self.whole is not None and self.whole.stop_requested
 
