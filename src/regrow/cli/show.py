@@ -36,6 +36,8 @@ def figure(name: str, value: Any) -> str:
             return bytes_text(value)
         if name.endswith("seconds") or name == "seconds":
             return duration(value)
+        if name.startswith("flops"):
+            return flops_text(value)
         if isinstance(value, float):
             return f"{value:.4g}"
         return f"{value:,}" if abs(value) < 1e7 else f"{value:,} ({amount_text(value)})"
@@ -59,6 +61,20 @@ def bytes_text(value: float) -> str:
     return f"{value / 1e12:.3g} TB"
 
 
+def flops_text(value: float) -> str:
+    """``93.999 GFLOP``; ``7.52e+23 FLOP`` where there is no prefix that people know."""
+    for limit, divisor, unit in (
+        (1e6, 1.0, ""),
+        (1e9, 1e6, "M"),
+        (1e12, 1e9, "G"),
+        (1e15, 1e12, "T"),
+        (1e18, 1e15, "P"),
+    ):
+        if value < limit:
+            return f"{value / divisor:.5g} {unit}FLOP"
+    return f"{value:.3g} FLOP"
+
+
 def plan_lines(plan: Plan) -> list[str]:
     """A plan as text: its title, its figures in a column, its notes."""
     lines = [plan.title]
@@ -70,6 +86,9 @@ def plan_lines(plan: Plan) -> list[str]:
             lines += [
                 f"    {key!s:<{inner}}  {figure(str(key), item)}" for key, item in value.items()
             ]
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+            lines.append(f"  {name}")
+            lines += [f"    {figure(name, item)}" for item in value]
         else:
             lines.append(f"  {name:<{width}}  {figure(name, value)}")
     return [*lines, *(f"  note: {note}" for note in plan.notes)]

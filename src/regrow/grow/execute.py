@@ -76,6 +76,8 @@ def execute(
     if process_rank():
         return _follow(verb, config, folder, force)
     plan = None if is_done(folder) and not force else verb.plan(config)
+    if plan is not None and plan.missing:
+        raise InputError(f"{verb.name} can be planned, but not run", plan.missing)
     run = Run.claim(folder, verb.name, config, force=force, keep=verb.composite, quiet=quiet)
     run.announce = announce
     try:

@@ -131,6 +131,25 @@ def plan(config: RecipeConfig) -> Plan:
     return Plan(f"grow {config.name}: {len(stages)} stages", {"stages": stages})
 
 
+def stage_plans(config: RecipeConfig) -> dict[str, Plan]:
+    """Stage name to the whole plan of the stage; where an input has yet to be made, only a title.
+
+    Raises:
+        ConfigError: with every problem of every stage.
+    """
+    plans = {}
+    for name, (verb, settings) in check(config, Path("RUN")).items():
+        wanted = sorted(needs(config.stages[name]))
+        if wanted:
+            plans[name] = Plan(f"{verb}, after {', '.join(wanted)}")
+            continue
+        try:
+            plans[name] = get_verb(verb).plan(settings)
+        except InputError as error:
+            plans[name] = Plan(f"{verb}: {error.message}")
+    return plans
+
+
 def _differs(folder: Path, verb: str, settings: Config) -> bool:
     if not (folder / "config.yaml").exists():
         return False

@@ -120,6 +120,7 @@ class Stage:
             "non_embedding_parameters": non_embedding_parameters(self.model),
             "flops_per_token": flops_per_token(self.model, sequence),
             "flops": self.flops,
+            **self._least_time(),
             "lr": self.schedule.lr,
             "min_lr": self.schedule.min_lr,
             "warmup_tokens": self.schedule.warmup_tokens,
@@ -143,20 +144,25 @@ class Stage:
             for name, shard in self.sources.train.items()
             if not self.config.data.phases and name not in self.epochs
         ]
+        missing: tuple[str, ...] = ()
         if not self.sources.train:
-            often.append(
-                f"no shards in {self.sources.folder}: a plan only, epochs are not known; "
-                "to train, tokenize first"
-            )
+            folder = self.sources.folder
+            often.append(f"plan only: {folder} does not exist, so epochs are not known")
+            missing = (f"data.shards: {folder} does not exist; name a run folder of tokenize",)
         elif self.tokenizer is None:
             often.append("no tokenizer is known: no bits per byte, and none beside the model")
         often += [f"trained but not exported: {reason}" for reason in self.not_exported]
-        return Plan(title, figures, (*notes, *often))
+        return Plan(title, figures, (*notes, *often), missing)
 
     @property
     def not_exported(self) -> list[str]:
         """Why no stock class can hold the shape; nothing where one can."""
         return ADAPTERS.get(self.model.layout).check(self.model)
+
+    def _least_time(self) -> dict[str, float]:
+        """Hours of one device that never rests, where its speed is known."""
+        peak = self.config.train.peak_flops
+        return {"least_device_hours": self.flops / peak / 3600} if peak else {}
 
     def _ramp_figures(self) -> dict[str, Any]:
         """Each stage of a batch ramp; nothing where all batches are equal."""
@@ -267,8 +273,8 @@ def _too_often(stage: Stage) -> list[str]:
     shards = stage.sources.train
     return [
         f"data.max_epochs.{name}: the phases read the source {stage.epochs[name]:.2f} times "
-        f"({stage.drawn[name]:,.0f} of its {shards[name].num_tokens:,} tokens), more than {limit:g};"
-        " lower its weight or train.tokens, add text, or allow more"
+        f"({stage.drawn[name]:,.0f} of its {shards[name].num_tokens:,} tokens), more than "
+        f"{limit:g}; lower its weight or train.tokens, add text, or allow more"
         for name, limit in stage.config.data.max_epochs.items()
         if stage.epochs.get(name, 0.0) > limit
     ]
