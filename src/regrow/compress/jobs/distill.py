@@ -110,20 +110,21 @@ def run(config: DistillConfig, run: Run) -> dict[str, Any]:
     from regrow.train.device import resolve_device
     from regrow.train.jobs.continue_ import check_finite
     from regrow.train.objectives.distillation import Distillation
+    from regrow.train.parallel import spread
 
     pair = _prepare(config)
     run.input(pair.student, "student")
     run.input(pair.teacher, "teacher")
     record_inputs(pair.stage, run)
-    device = resolve_device(config.train.device)
     student = load(pair.student, dtype=torch.float32)
     teacher = load(pair.teacher, dtype=torch.float32)
     check_finite(student, pair.student)
     check_finite(teacher, pair.teacher)
-    objective = Distillation(
-        student.to(device), teacher.to(device), config.temperature, config.ce_weight
-    )
-    figures = run_stage(pair.stage, objective, run, "distill")
+    device = resolve_device(config.train.device)
+    sharding = spread(student, config.parallel.tp, device)
+    # Every process holds the whole teacher; only the student is shared.
+    objective = Distillation(student, teacher.to(device), config.temperature, config.ce_weight)
+    figures = run_stage(pair.stage, objective, run, "distill", sharding=sharding)
     return {
         **figures,
         "flops": figures["flops"] + pair.teacher_flops,
