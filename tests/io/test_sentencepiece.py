@@ -161,6 +161,21 @@ def test_decode_undoes_encode(trained: Trained, text: str) -> None:
     assert "".join([*(stream.push(i) for i in ids), stream.finish()]) == text
 
 
+def test_form_of_the_file(trained: Trained, folder: Path) -> None:
+    written = json.loads((folder / "tokenizer.json").read_text())
+    mark = {"String": SPACE_MARK}
+    assert written["normalizer"]["content"] == SPACE_MARK
+    assert written["normalizer"]["pattern"] == {"String": " "}
+    assert written["pre_tokenizer"] is written["post_processor"] is None
+    kinds = [step["type"] for step in written["decoder"]["decoders"]]
+    assert kinds == ["Replace", "ByteFallback", "Fuse"]
+    assert written["decoder"]["decoders"][0]["pattern"] == mark
+    theirs = processor(trained)
+    assert written["model"]["vocab"] == {theirs.id_to_piece(i): i for i in range(len(theirs))}
+    merges = ["".join(pair) for pair in written["model"]["merges"]]
+    assert merges == [p for i in range(FIXED_PIECES, 900) if len(p := theirs.id_to_piece(i)) > 1]
+
+
 def test_a_space_mark_is_no_space(trained: Trained, folder: Path) -> None:
     """SentencePiece itself cannot tell them apart; here the mark is its three bytes."""
     marked, spaced = f"a{SPACE_MARK}b", "a b"
@@ -184,7 +199,7 @@ def test_settings_of_the_model(trained: Trained) -> None:
     learnt = pieces[FIXED_PIECES:]
     assert not [p for p in learnt if len(p) > 1 and any(c in "0123456789\n" for c in p)]
     assert {p for p in learnt if not p.strip(SPACE_MARK)} >= {SPACE_MARK, SPACE_MARK * 2}
-    # No space goes inside or behind a word's piece, so words can be encoded one by one.
+    # Pieces begin with spaces, if anything; none goes on past a word.
     assert not [p for p in learnt if SPACE_MARK in p.lstrip(SPACE_MARK)]
     assert theirs.encode("é") != theirs.encode("e\u0301")  # no normalisation
     names = [theirs.id_to_piece(i) for i in theirs.encode(" a  12\n\n")]
