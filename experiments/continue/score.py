@@ -59,9 +59,7 @@ def score(
     return made
 
 
-def pair_losses(
-    model: Decoder, tokenizer: Tokenizer, found: Sequence[Pair]
-) -> tuple[float, float]:
+def pair_losses(model: Decoder, tokenizer: Tokenizer, found: Sequence[Pair]) -> tuple[float, float]:
     """Nats per token of whole pairs, and of their answers; each pair stands alone."""
     rows = [(tokenizer.encode(p.question), tokenizer.encode(f" {p.answer}")) for p in found]
     end = tokenizer.encode("\n")

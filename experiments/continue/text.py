@@ -1,6 +1,6 @@
-"""Text of the data folder, as plain files that ``curate`` takes: one file is what a split keeps whole.
+"""Text of the data folder, as plain files that ``curate`` takes; a split never cuts a file.
 
-Books and speeches are English. Multilingual: Genesis in six languages, the New Testament in eight,
+Books and speeches are English. Multilingual: Genesis in five languages, the New Testament in eight,
 Tatoeba sentences in 112. Long texts are cut so that each language is on every side of the split.
 """
 

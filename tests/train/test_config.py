@@ -36,7 +36,11 @@ def test_every_setting_is_described(name: str) -> None:
 
 
 def test_a_shape_has_every_setting_of_a_model() -> None:
-    assert set(ShapeConfig.model_fields) == set(ModelConfig.model_fields) | {"preset"}
+    assert set(ShapeConfig.model_fields) == set(ModelConfig.model_fields) | {
+        "preset",
+        "attention_ratio",
+        "mlp_ratio",
+    }
 
 
 def test_resolved_config_read_again_is_the_same(tmp_path: Path) -> None:
