@@ -347,14 +347,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def finish_file(path: Path) -> dict[str, Any]:
     """Flush a file; its size and hash, as read back."""
-    atomic.fsync_path(path)
-    return {"bytes": path.stat().st_size, "sha256": atomic.sha256_file(path)}
+    return _finished([path])[path.name]
 
 
 def _finished(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Flush files and hash them; the disk writes while the cores compute."""
     every = list(paths)
-    with ThreadPoolExecutor() as pool:
-        return dict(zip((path.name for path in every), pool.map(finish_file, every), strict=True))
+    with ThreadPoolExecutor(2 * len(every)) as pool:
+        flushed = [pool.submit(atomic.fsync_path, path) for path in every]
+        hashes = [pool.submit(atomic.sha256_file, path) for path in every]
+        for task in flushed:
+            task.result()
+        return {
+            path.name: {"bytes": path.stat().st_size, "sha256": digest.result()}
+            for path, digest in zip(every, hashes, strict=True)
+        }
 
 
 def _complete(kind: str, names: set[str]) -> bool:
