@@ -39,6 +39,7 @@ def write(results: Results, folder: Path) -> None:
         "order": order_table,
         "sources": sources_table,
     }
+    results = of_one_base(results)
     page = folder / "README.md"
     text = page.read_text(encoding="utf-8") if page.exists() else _empty(makers)
     for name, make in makers.items():
@@ -54,6 +55,15 @@ def _between(begin: str, table: str, end: str, found: re.Match[str]) -> str:
 
 def _empty(makers: dict[str, Callable[[Results], str]]) -> str:
     return "\n\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in makers) + "\n"
+
+
+def of_one_base(results: Results) -> Results:
+    """The results of the longest base that has both b and a2; of the longest where none has."""
+    groups: dict[int, Results] = {}
+    for result in results:
+        groups.setdefault(result["base"]["tokens"], []).append(result)
+    compared = [n for n, group in groups.items() if apart(group, "b", "a2", "mean")]
+    return groups[max(compared or groups)] if groups else []
 
 
 def of(results: Results, arm: str, figure: str, split: str = "test") -> dict[int, float]:

@@ -206,6 +206,9 @@ def test_a_bound_that_does_not_hold_is_said_in_the_first_line() -> None:
     reverse = [*good, _result("base", 0), *(_result("c", s, mean=0.5) for s in range(3))]
     assert "differs from the paper's: c is better than b" in report.verdict(reverse)
     assert "the last quarter" in report.verdict(reverse)
+    longer = [r | {"base": r["base"] | {"tokens": 6}} for r in good]
+    assert report.of_one_base([*good, *longer]) == longer
+    assert report.of_one_base([*good, longer[0]]) == good, "a base without its recipe yet"
     # Student's t for two degrees of freedom.
     assert report.interval([1.0, 2.0, 3.0]) == pytest.approx(4.303 / math.sqrt(3))
 
