@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from regrow.report.drawing import Point
-from regrow.report.record import mapping, number, text
+from regrow.report.record import mapping, number, numbers, text
 
 Records = Sequence[dict[str, Any]]
 POINTS = 240
@@ -72,6 +72,17 @@ def held_out(records: Records) -> list[Point]:
         place = number(record.get("tokens"))
         if place is not None and value is not None:
             found.append((float(place), float(value)))
+    return found
+
+
+def held_out_by_source(records: Records) -> dict[str, list[Point]]:
+    """Source to ``(tokens, nats per token)`` on its held-out text."""
+    found: dict[str, list[Point]] = {}
+    for record in records:
+        place = number(record.get("tokens"))
+        for source, value in numbers(mapping(record.get("validation")).get("losses")).items():
+            if place is not None:
+                found.setdefault(source, []).append((float(place), value))
     return found
 
 

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from regrow.report import curves
 from regrow.report.axes import Axis
+from regrow.report.drawing import Point
 from regrow.report.format import (
     MISSING,
     amount,
@@ -51,7 +52,7 @@ def figures(run: RunFolder) -> Section | None:
 
 
 def training(run: RunFolder) -> Section | None:
-    """Loss and learning rate over tokens, held-out points, where the blend changed."""
+    """Loss over tokens, held-out loss by source, learning rate, speed; where the blend changed."""
     records = run.metrics
     taught = curves.is_distillation(records)
     line, held = curves.series(records, "loss"), curves.held_out(records)
@@ -78,6 +79,9 @@ def training(run: RunFolder) -> Section | None:
                     shown, x, y, title="Loss over tokens", width=width, height=height, marks=marks
                 )
             )
+    sources = curves.held_out_by_source(records)
+    if len(sources) > 1 and any(len(points) > 1 for points in sources.values()):
+        body += _held_out_by_source(sources, x, y, marks)
     rates = curves.series(records, "lr")
     if rates:
         rate = [Series("learning rate", curves.thin(rates, curves.POINTS), colour=1)]
@@ -87,10 +91,65 @@ def training(run: RunFolder) -> Section | None:
                 rate, x, lr, title="Learning rate", width=width, height=210, marks=marks
             )
         )
-    lead = "Smoothed; the faint line is what was measured." if faint else ""
-    if taught:
-        lead = f"The student minimises its divergence (KL) from the teacher. {lead}".strip()
-    return Section("curves", "Training", body, lead, ("metrics.jsonl",))
+    body += _speed(run, x)
+    said = ["The student minimises its divergence (KL) from the teacher."] if taught else []
+    said += ["Smoothed; the faint line is what was measured."] if faint else []
+    said += _skipped(run)
+    return Section("curves", "Training", body, " ".join(said), ("metrics.jsonl",))
+
+
+def _held_out_by_source(
+    sources: dict[str, list[Point]], x: Axis, y: Axis, marks: list[tuple[float, str]]
+) -> Markup:
+    lines = []
+    for at, (source, points) in enumerate(sources.items()):
+        shown = curves.dots(points)
+        lines.append(
+            Series(source, shown, shown, colour=at, dash=at % 3, note=decimals(points[-1][1]))
+        )
+    title = "Held-out loss by source"
+    axis = Axis(f"held out, {y.title}", y.write, log=True)
+    return drawings(lambda width: line_chart(lines, x, axis, title=title, width=width, marks=marks))
+
+
+def _speed(run: RunFolder, x: Axis) -> Markup:
+    """Tokens per second, and where the batch grew."""
+    measured = curves.series(run.metrics, "tokens_per_second")
+    if len(measured) < 2:
+        return Markup("")
+    smoothed = curves.smooth(measured)
+    faint = curves.thin(measured, 2 * curves.POINTS) if smoothed != measured else []
+    used = sorted(value for _, value in curves.series(run.metrics, "mfu"))
+    note = f"{percent(used[len(used) // 2])} of the peak" if used else ""
+    line = Series(
+        "tokens/s", curves.thin(smoothed, curves.POINTS), faint=faint, colour=3, note=note
+    )
+    y = Axis("tokens per second", axis_amount, zero=True)
+    return drawings(
+        lambda width: line_chart(
+            [line], x, y, title="Throughput", width=width, height=210, marks=_growths(run)
+        )
+    )
+
+
+def _growths(run: RunFolder) -> list[tuple[float, str]]:
+    """Where a batch ramp ends its stages."""
+    schedule = mapping(run.result.get("schedule"))
+    stages = [s for s in items(schedule.get("batch_ramp")) if isinstance(s, list) and len(s) == 2]
+    sizes = [number(stage[0]) for stage in stages] + [number(schedule.get("batch_tokens"))]
+    found, place = [], 0.0
+    for stage, after in zip(stages, sizes[1:], strict=True):
+        place += float(number(stage[0]) or 0) * float(number(stage[1]) or 0)
+        found.append((place, f"batch: {count(after or 0)} tokens"))
+    return found
+
+
+def _skipped(run: RunFolder) -> list[str]:
+    skipped = number(run.result.get("skipped_steps")) or 0
+    if not skipped:
+        return []
+    steps = "step was" if skipped == 1 else "steps were"
+    return [f"{count(skipped)} {steps} not taken, for the gradient was absurd (events.jsonl)."]
 
 
 def _switches(run: RunFolder) -> list[tuple[float, str]]:
