@@ -148,8 +148,8 @@ def _skipped(run: RunFolder) -> list[str]:
     skipped = number(run.result.get("skipped_steps")) or 0
     if not skipped:
         return []
-    steps = "step was" if skipped == 1 else "steps were"
-    return [f"{count(skipped)} {steps} not taken, for the gradient was absurd (events.jsonl)."]
+    steps = "step was not taken: its" if skipped == 1 else "steps were not taken: their"
+    return [f"{count(skipped)} {steps} gradient was a spike or not finite (events.jsonl)."]
 
 
 def _switches(run: RunFolder) -> list[tuple[float, str]]:
