@@ -1,6 +1,6 @@
 """Mamba-2, attention, and a hybrid of both, at equal parameters: recall, language, decoding.
 
-    python -m experiments.hybrid.run                    # all parts, about 45 minutes on one core
+    python -m experiments.hybrid.run                    # all parts, about an hour of one core
     python -m experiments.hybrid.run --parts A --seeds 3
     python -m experiments.hybrid.run --report           # tables and drawings of what is there
 
