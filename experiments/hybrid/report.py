@@ -432,7 +432,7 @@ def _number(value: float) -> str:
 
 
 def _tokens(value: float) -> str:
-    return f"{value / 1024:g}K" if value >= 1024 else f"{value:g}"
+    return f"{value:,.0f}"
 
 
 def recall_drawing(results: Results) -> Drawing | None:
