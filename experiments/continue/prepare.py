@@ -51,7 +51,7 @@ class Size:
     sequence: int = 256
     base_batch: int = 1024
     batch: int = 512
-    ladder: tuple[int, ...] = (6_144_000, 12_288_000, 24_576_000)
+    ladder: tuple[int, ...] = (12_288_000, 24_576_000)
     """Tokens of the base: the first that saturates is continued, else the last."""
     continued: float = 0.2
     """Tokens of an arm as a share of the base's."""
