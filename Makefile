@@ -29,8 +29,8 @@ run: $(VENV)/run.stamp
 	@$(BIN)/regrow grow recipes/family.yaml --run runs/family
 
 lint: $(VENV)/test.stamp
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks experiments
+	$(BIN)/ruff format --check src tests benchmarks experiments
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pip check

@@ -1,6 +1,6 @@
 """The two-blend recipe of Reuse, Don't Retrain against training longer on the pretraining blend.
 
-    REGROW_DATA=../shared/data OMP_NUM_THREADS=1 nice -n 10 python -m experiments.continue.run
+    REGROW_DATA=path/to/data OMP_NUM_THREADS=1 nice -n 10 python -m experiments.continue.run
     python -m experiments.continue.run --report        # tables of what is there
 
 Everything lies in run folders below --work; a run that is killed goes on with the checkpoint that
