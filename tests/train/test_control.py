@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -211,3 +213,20 @@ def test_resolved_config_read_again_is_the_same(corpus: Path, base: Path, tmp_pa
     config = _config(corpus, base, "control.weights={code: 1.0}")
     (tmp_path / "c.yaml").write_text(config.as_yaml())
     assert load_config(ContinueConfig, [tmp_path / "c.yaml"]) == config
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_control(
+    corpus: Path, base: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text(_config(corpus, base).as_yaml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(31500 + os.getpid() % 2000), "-m", "--", "regrow", "continue"]
+    command += ["--config", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "r"), "--quiet"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = atomic.read_json(tmp_path / "r/result.json")
+    for ours, theirs in ((result, whole), (result["control"], whole["control"])):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+        assert (ours["tokens"], ours["flops"]) == (theirs["tokens"], theirs["flops"])
