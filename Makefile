@@ -22,7 +22,7 @@ $(VENV)/run.stamp: pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/test.stamp: pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[data,dev,eval]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[data,dev,eval,tensorboard]'
 	@touch $@ $(VENV)/run.stamp
 
 run: $(VENV)/run.stamp

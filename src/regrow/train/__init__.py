@@ -1,8 +1,9 @@
 """train: the one training loop, and what it needs around it.
 
 Lives here: the loop (``trainer.py``), the objective seam and the objectives, optimiser, schedules
-and data phases as functions of consumed tokens, checkpoints, held-out loss, the verbs ``pretrain``
-and ``continue``.
+and data phases as functions of consumed tokens, growing batches, the guard against spikes, who else
+is told of the records (``callbacks/``), checkpoints, held-out loss, the verbs ``pretrain`` and
+``continue``.
 May touch: ``core``, ``io``, ``data``, ``model``, torch. Nothing above; ``config.py`` no torch.
 
 To add an objective: one file in ``objectives/`` with a class that has
