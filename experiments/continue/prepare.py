@@ -49,7 +49,7 @@ class Size:
     hidden: int = 128
     layers: int = 4
     sequence: int = 256
-    base_batch: int = 1024
+    base_batch: int = 512
     batch: int = 512
     ladder: tuple[int, ...] = (12_288_000, 24_576_000)
     """Tokens of the base: the first that saturates is continued, else the last."""

@@ -112,8 +112,8 @@ def verdict(results: Results) -> str:
     )
     odd = [text for _, _, text, as_paper in _orders(results) if as_paper == "no"]
     if odd:
-        lines += f" The order differs from the paper's: {'; '.join(odd)}. {base_line(results)}"
-    return lines
+        lines += f" The order differs from the paper's: {'; '.join(odd)}."
+    return f"{lines} {base_line(results)}"
 
 
 def base_line(results: Results) -> str:
@@ -173,6 +173,12 @@ def bounds_table(results: Results) -> str:
 def _orders(results: Results) -> list[tuple[str, str, str, str]]:
     """Claim, figures, what was seen, and whether that is the paper's order."""
     rows: list[tuple[str, str, str, str]] = []
+    start, control = of(results, "base", "mean"), of(results, "a2", "mean")
+    if start and control:
+        gained = mean(control.values()) - start[0]
+        figures = f"a2 minus base: {signed(gained)}"
+        against = "training longer on blend A made the base worse"
+        rows.append(("training longer improves the base", figures, against, _yes(gained < 0)))
     claims = (
         ("c", "b", "questions from step 0 are worse than the recipe", "c is better than b"),
         ("d", "b", "re-warming is worse than not", "d is better than b"),

@@ -203,9 +203,11 @@ def test_a_bound_that_does_not_hold_is_said_in_the_first_line() -> None:
         for r in good
     ]
     assert "do not hold (code)** over 3 seeds" in report.verdict(worse)
-    reverse = [*good, _result("base", 0), *(_result("c", s, mean=0.5) for s in range(3))]
+    reverse = [*good, _result("base", 0, mean=1.1), *(_result("c", s, mean=0.5) for s in range(3))]
     assert "differs from the paper's: c is better than b" in report.verdict(reverse)
     assert "the last quarter" in report.verdict(reverse)
+    worse = [*good, _result("base", 0, mean=0.95)]
+    assert "training longer on blend A made the base worse" in report.verdict(worse)
     longer = [r | {"base": r["base"] | {"tokens": 6}} for r in good]
     assert report.of_one_base([*good, *longer]) == longer
     assert report.of_one_base([*good, longer[0]]) == good, "a base without its recipe yet"
