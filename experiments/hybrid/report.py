@@ -14,11 +14,12 @@ from typing import Any
 from experiments.hybrid import decode
 from experiments.hybrid.arms import (
     COPIED,
-    LEARNING_RATES,
     MODELS,
     PHONEBOOK_SIZES,
     REACHED,
     RECALL_SIZES,
+    TEXT_RATES,
+    grid_of,
     of_group,
 )
 from experiments.hybrid.models import PATTERNS, STATE, WIDE_STATE
@@ -157,13 +158,16 @@ def rates_table(results: Results) -> str:
     for part, task in (("A", "recall"), ("D", "text")):
         for model in MODELS:
             cells = []
-            for lr in LEARNING_RATES:
+            for lr in TEXT_RATES:
                 arms = [
                     r
                     for r in results
                     if r["part"] == part
                     and (r["task"], r["model"], r["state"], r["lr"]) == (task, model, STATE, lr)
                 ]
+                if lr not in grid_of(part):
+                    cells.append("not tried")
+                    continue
                 values = [
                     r["held_out_loss"] if part == "D" else r["accuracy"][HARDEST] for r in arms
                 ]
@@ -172,7 +176,7 @@ def rates_table(results: Results) -> str:
                 )
             what = "held-out loss" if part == "D" else f"accuracy, n = {HARDEST}"
             rows.append([f"{part}: {what}", _title(model, STATE), *cells])
-    return _table(["part", "model", *(f"lr {lr:g}" for lr in LEARNING_RATES)], rows)
+    return _table(["part", "model", *(f"lr {lr:g}" for lr in TEXT_RATES)], rows)
 
 
 def phonebook_table(results: Results) -> str:

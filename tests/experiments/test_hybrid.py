@@ -143,8 +143,9 @@ def test_the_smaller_of_equally_good_learning_rates_goes_on() -> None:
     assert arms.best_lr(grid, group, larger=True) == 2e-3
     worse = [grid[0] | {"accuracy": {"16": 0.98}}, *grid[1:]]
     assert arms.best_lr(worse, group) == 2e-3
-    losses = [_result("D", "hybrid", lr, 0, held_out_loss=1 / lr) for lr in (1e-3, 2e-3, 4e-3)]
-    assert arms.best_lr(losses, ("D", "text", "hybrid", models.STATE)) == 4e-3
+    losses = [_result("D", "hybrid", lr, 0, held_out_loss=1 / lr) for lr in arms.TEXT_RATES]
+    assert arms.best_lr(losses, ("D", "text", "hybrid", models.STATE)) == arms.TEXT_RATES[-1]
+    assert arms.best_lr(losses[:3], ("D", "text", "hybrid", models.STATE)) is None
 
 
 def test_what_is_due_follows_from_what_is_done() -> None:
@@ -209,7 +210,7 @@ def test_the_whole_experiment_at_its_smallest(
     finally:
         torch.set_num_threads(threads)
     names = [record["name"] for record in run.read(results)]
-    assert len(names) == len(set(names)) == 3 + 2 + 1 + 3 + 3, "A, B, C, D of one model; E of three"
+    assert len(names) == len(set(names)) == 3 + 2 + 1 + 5 + 3, "A, B, C, D of one model; E of three"
     page = (tmp_path / "README.md").read_text()
     for name in ("recall", "rates", "phonebook", "copying", "text", "decode"):
         assert f"<!-- {name} -->\n| " in page
