@@ -11,37 +11,15 @@ names exists, no new arm begins.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from experiments.results import append, read
+
 FOLDER = Path(__file__).parent
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Results so far; a line that a kill cut off does not count."""
-    if not path.exists():
-        return []
-    results = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            results.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return results
-
-
-def append(path: Path, record: dict[str, Any]) -> None:
-    """Add one finished arm, on the disk before this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    broken = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.write(("\n" if broken else "") + json.dumps(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def say(text: str) -> None:
@@ -79,7 +57,7 @@ def run(work: Path, data: Path, results: Path, kinds: list[str], seeds: int, siz
     known = {(r["arm"], r["seed"]) for r in read(results) if r["base"] == saturation}
     if ("base", 0) not in known:
         figures = score(folder / "export", shards, asked, size)
-        append(results, {"arm": "base", "seed": 0, "base": saturation, "scores": figures})
+        append(results, [{"arm": "base", "seed": 0, "base": saturation, "scores": figures}])
     for name, seed in arms.due(known, kinds, seeds):
         wait()
         where = work / f"arm-{name}-seed{seed}-{saturation['tokens']}"
@@ -89,17 +67,19 @@ def run(work: Path, data: Path, results: Path, kinds: list[str], seeds: int, siz
         last = phases[-1]["steps"] if len(phases) > 1 or name == "c" else 0
         append(
             results,
-            {
-                "arm": name,
-                "seed": seed,
-                "base": saturation,
-                "tokens": made["tokens"],
-                "steps": made["steps"],
-                "question_steps": last,
-                "question_epochs": made["ledger"].get(prepare.QA, {}).get("epochs", 0.0),
-                "seconds": made["seconds_training"],
-                "scores": figures,
-            },
+            [
+                {
+                    "arm": name,
+                    "seed": seed,
+                    "base": saturation,
+                    "tokens": made["tokens"],
+                    "steps": made["steps"],
+                    "question_steps": last,
+                    "question_epochs": made["ledger"].get(prepare.QA, {}).get("epochs", 0.0),
+                    "seconds": made["seconds_training"],
+                    "scores": figures,
+                }
+            ],
         )
         test = figures["test"]
         say(f"{name} seed {seed}: mean {test['mean']:.3f} qa {test['qa_text']:.3f}")

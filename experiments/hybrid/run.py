@@ -11,42 +11,19 @@ was at. While the file that REGROW_PAUSE_FILE names exists, no new arm begins.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from experiments.results import append, read
+
 FOLDER = Path(__file__).parent
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Results so far; a line that a kill cut off does not count."""
-    if not path.exists():
-        return []
-    results = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            results.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return results
 
 
 def done(path: Path) -> list[dict[str, Any]]:
     """Finished arms that were trained."""
     return [result for result in read(path) if result["part"] != "E"]
-
-
-def append(path: Path, records: list[dict[str, Any]]) -> None:
-    """Add finished arms, on the disk before this returns."""
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    broken = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" + text if broken else text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def wait(out: Any) -> None:

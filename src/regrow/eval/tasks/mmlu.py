@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,13 +49,13 @@ class _Mmlu(ChoiceTask):
     max_shots = _DEV
     opening: ClassVar[str]
 
+    @abstractmethod
     def question(self, row: Row) -> str:
         """The prompt of a question, up to where its answer begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answers(self, row: Row) -> list[str]:
         """What may follow the prompt."""
-        raise NotImplementedError
 
     def items(self, settings: TaskSettings) -> list[Item]:
         folder = self.folder(settings)
