@@ -10,7 +10,9 @@ import pytest
 import torch
 
 import regrow
-from regrow.compress.config import DistillConfig, ImportanceConfig, PruneConfig
+from regrow.compress.distill_config import DistillConfig
+from regrow.compress.importance_config import ImportanceConfig
+from regrow.compress.prune_config import PruneConfig
 from regrow.core.config import load_config
 from regrow.core.errors import ConfigError, InputError
 from regrow.data.loader import evaluation_batches

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from regrow.compress.config import BudgetTarget, PruneConfig, ShapeTarget
+from regrow.compress.prune_config import BudgetTarget, PruneConfig, ShapeTarget
 from regrow.compress.shape_search import choose_shape, count, enumerate_shapes, within
 from regrow.compress.shapes import target_config
 from regrow.core.config import load_config

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from regrow.compress.config import BudgetTarget
+from regrow.compress.prune_config import BudgetTarget
 from regrow.core.errors import ConfigError
 from regrow.model.adapters import ADAPTERS
 from regrow.model.config import ModelConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from regrow.compress.config import ShapeTarget
+from regrow.compress.prune_config import ShapeTarget
 from regrow.core.errors import ConfigError
 from regrow.model.adapters import ADAPTERS
 from regrow.model.config import ModelConfig

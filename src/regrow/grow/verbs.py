@@ -126,7 +126,7 @@ _ALL = (
     ),
     Verb(
         "importance",
-        "regrow.compress.config:ImportanceConfig",
+        "regrow.compress.importance_config:ImportanceConfig",
         "regrow.compress.jobs.importance",
         "score channels, neurons, heads and layers with one forward pass",
         "regrow importance runs/base shards=runs/shards samples=256 --run runs/scores",
@@ -134,7 +134,7 @@ _ALL = (
     ),
     Verb(
         "prune",
-        "regrow.compress.config:PruneConfig",
+        "regrow.compress.prune_config:PruneConfig",
         "regrow.compress.jobs.prune",
         "cut a model to a shape or to a parameter budget",
         "regrow prune runs/base scores=runs/scores budget.non_embedding_parameters=0.5 "
@@ -143,7 +143,7 @@ _ALL = (
     ),
     Verb(
         "distill",
-        "regrow.compress.config:DistillConfig",
+        "regrow.compress.distill_config:DistillConfig",
         "regrow.compress.jobs.distill",
         "train a smaller model to match a larger one",
         "regrow distill runs/pruned teacher=runs/base data.shards=runs/shards train.tokens=3e5 "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regrow.compress.config import DistillConfig
+from regrow.compress.distill_config import DistillConfig
 from regrow.core.errors import InputError
 from regrow.core.plan import Plan
 from regrow.core.run import Run

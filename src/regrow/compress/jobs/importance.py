@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regrow.compress.config import ImportanceConfig
+from regrow.compress.importance_config import ImportanceConfig
 from regrow.core.errors import ConfigError, Interrupted
 from regrow.core.plan import Plan
 from regrow.core.registry import nearest

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regrow.compress.config import PruneConfig
+from regrow.compress.prune_config import PruneConfig
 from regrow.compress.shape_search import limit_of, within
 from regrow.compress.shapes import shape_of, target_config
 from regrow.core import atomic

@@ -1,38 +1,17 @@
-"""Settings of ``importance``, ``prune`` and ``distill``; no torch here."""
+"""Settings of ``prune``; no torch here."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from regrow.core.config import Config
-from regrow.train.config import Count, OptimConfig, StageConfig
+from regrow.train.config import Count
 
 Batch = Literal["l2", "mean", "var"]
 Axis = Literal["hidden", "mlp", "heads", "layers"]
-
-
-class ImportanceConfig(Config):
-    """Score channels, neurons, heads and layers with one forward pass over calibration text."""
-
-    model: Path
-    """A run folder with a model, or a Hugging Face folder."""
-    shards: Path
-    """A run folder of ``tokenize``; calibration text is drawn from its train split."""
-    samples: Count = Field(default=512, gt=0)
-    """Windows of calibration text."""
-    sequence: Count = Field(default=256, gt=0)
-    """Tokens of a window."""
-    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Source to its share of the windows; by default every source in its natural share."""
-    document_mask: bool = False
-    """Whether attention and positions stay inside a document."""
-    micro_batch: Count = Field(default=8, gt=0)
-    """Windows in memory at once; has no influence on the scores beyond rounding."""
-    seed: int = Field(default=0, ge=0)
-    """Decides which windows are drawn."""
 
 
 class ShapeTarget(Config):
@@ -126,18 +105,3 @@ class PruneConfig(Config):
         if self.selection == "random" and self.scores is not None:
             raise ValueError("scores has no effect with selection random; leave one of them out")
         return self
-
-
-class DistillConfig(StageConfig):
-    """Train a smaller model to match the next-token distribution of a larger one."""
-
-    student: Path
-    """A run folder with the model to train (of ``prune``), or a Hugging Face folder."""
-    teacher: Path
-    """The model to match, most often the one that the student was cut from."""
-    optim: OptimConfig = OptimConfig()
-    """Optimiser and learning rate."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Softens both distributions; 1 was best in every published comparison."""
-    ce_weight: float = Field(default=0.0, ge=0)
-    """Weight of plain cross-entropy beside the divergence; 0 was best."""
