@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from regrow.compress.prune_config import BudgetTarget
 from regrow.compress.importance import measure, site_widths
+from regrow.compress.prune_config import BudgetTarget
 from regrow.compress.ranking import choose
 from regrow.compress.shape_search import count, within
 from regrow.compress.slicing import Keep, cut
