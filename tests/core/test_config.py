@@ -195,6 +195,47 @@ def test_differences_name_the_keys() -> None:
     assert differences(old, new) == ["steps: 10 there, 3 now", "shape.heads: 4 there, 8 now"]
 
 
+class Newer(Job):
+    seed: int = 0
+    """A setting that a later version added."""
+    inner: Shape = Shape(width=64)
+    """A group of settings likewise, with defaults of its own."""
+
+
+@given(
+    st.builds(
+        Job,
+        name=st.sampled_from(["job", "other"]),
+        steps=st.sampled_from([10, 11]),
+        shape=st.sampled_from([Shape(), Shape(heads=8)]),
+        optim=st.sampled_from([AdamW(), AdamW(lr=0.1), Sgd(), Sgd(lr=0.5), AdamW(lr=0.5)]),
+        phases=st.sampled_from([(), (Phase(name="a"),), (Phase(name="a", weights={"x": 1.0}),)]),
+    ),
+    st.data(),
+)
+def test_hashes_are_equal_for_equal_settings_only_and_new_settings_change_none(
+    job: Job, data: st.DataObject
+) -> None:
+    other = data.draw(st.sampled_from([job, job.replace(steps=12), Job(), Job(optim=Sgd())]))
+    assert (config_hash(job) == config_hash(other)) == (job == other)
+    newer = Newer.model_validate_json(json.dumps(job.as_json()))
+    assert config_hash(newer) == config_hash(job)
+    assert config_hash(newer.replace(seed=1)) != config_hash(job)
+    # a value that is the class's default, but not the field's, counts
+    assert config_hash(newer.replace(inner=Shape())) != config_hash(job)
+
+
+def test_what_an_older_version_wrote_is_compared_with_todays_defaults() -> None:
+    old = Job(steps=3).as_json()
+    assert Newer(steps=3).differences_from(old) == []
+    assert Newer(steps=3, seed=1).differences_from(old) == ["seed: 0 there, 1 now"]
+    assert Newer(steps=4).differences_from(old) == ["steps: 3 there, 4 now"]
+    gone = {**old, "removed": True}
+    assert Job(steps=3).differences_from(gone) == ["removed: true there, null now"]
+    impossible = {**old, "steps": -1}
+    assert Job(steps=3).differences_from(impossible) == ["steps: -1 there, 3 now"]
+
+
 def test_every_setting_is_described() -> None:
     rows = {key: (kind, default, text) for key, kind, default, text in describe_fields(Job)}
     assert rows["shape.heads"] == ("int", "4", "Attention heads.")

@@ -136,3 +136,27 @@ def test_metrics_lose_a_torn_line_and_what_is_beyond_the_checkpoint(tmp_path: Pa
     log.truncate(2)
     log.append({"step": 3})
     assert [r["step"] for r in log.read()] == [0, 1, 2, 3]
+
+
+class OlderConfig(Config):
+    steps: int = 10
+    """Steps."""
+
+
+class NewerConfig(OlderConfig):
+    compiled: str = "auto"
+    """A setting that the older version did not have."""
+
+
+def test_a_folder_of_an_older_version_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    Run.claim(folder, "test", OlderConfig(steps=3), quiet=True).release()
+    text = (folder / "config.yaml").read_text()
+    assert "compiled" not in text
+    run = Run.claim(folder, "test", NewerConfig(steps=3), quiet=True)
+    assert not run.fresh
+    run.release()
+    assert (folder / "config.yaml").read_text() == text
+    with pytest.raises(ConfigError) as caught:
+        Run.claim(folder, "test", NewerConfig(steps=3, compiled="true"), quiet=True)
+    assert list(caught.value.problems) == ['compiled: "auto" there, "true" now']

@@ -46,6 +46,19 @@ class Config(BaseModel):
         """The settings that decide what is made, as a JSON-able object."""
         return {k: v for k, v in self.as_json().items() if k not in self.spreading}
 
+    def differences_from(self, stored: Mapping[str, Any]) -> list[str]:
+        """One line per setting in which ``stored`` would make something else.
+
+        Args:
+            stored: resolved settings, perhaps written by an earlier version: a setting that it
+                lacks did not exist then, and counts as having its default.
+        """
+        try:
+            there = type(self).model_validate_json(json.dumps(stored)).identity()
+        except ValidationError:  # a setting that is gone, or a value no longer possible
+            there = {k: v for k, v in stored.items() if k not in self.spreading}
+        return differences(there, self.identity())
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some settings changed, validated as a whole.
 
@@ -70,9 +83,37 @@ class Config(BaseModel):
 
 
 def config_hash(config: Config) -> str:
-    """Hex SHA-256 of the resolved settings; those that make the same have equal hashes."""
-    text = json.dumps(config.identity(), sort_keys=True, ensure_ascii=False)
+    """Hex SHA-256 of the settings that decide what is made; equal for equal ones.
+
+    Defaults do not enter it, so a setting that a later version adds changes no hash.
+    """
+    stated = {k: v for k, v in _stated(config).items() if k not in config.spreading}
+    text = json.dumps(stated, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stated(config: BaseModel) -> dict[str, Any]:
+    """The settings that are not at their defaults, and whatever ``kind`` says whose they are."""
+    dumped = config.model_dump(mode="json")
+    found = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if name == "kind" or type(value) is not type(default) or value != default:
+            found[name] = _stated_within(value, dumped[name])
+    return found
+
+
+def _stated_within(value: Any, dumped: Any) -> Any:
+    """The same for a value that may hold groups of settings; ``dumped`` is its JSON form."""
+    if isinstance(value, BaseModel):
+        return _stated(value)
+    if isinstance(value, (list, tuple)):
+        return [_stated_within(v, d) for v, d in zip(value, dumped, strict=True)]
+    if isinstance(value, dict):
+        pairs = zip(value.values(), dumped.items(), strict=True)
+        return {key: _stated_within(v, d) for v, (key, d) in pairs}
+    return dumped
 
 
 def is_override(word: str) -> bool:

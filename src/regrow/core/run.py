@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from regrow.core import atomic, hardware, inputs
-from regrow.core.config import Config, config_hash, differences
+from regrow.core.config import Config, config_hash
 from regrow.core.errors import BusyError, ConfigError, InputError
 from regrow.core.metrics_log import MetricsLog
 from regrow.core.plan import Plan
@@ -122,8 +122,7 @@ class Run:
         there, _ = read_yaml(self.path / "config.yaml")
         there = dict(there or {})
         verb = there.pop("verb", self.verb)
-        there = {k: v for k, v in there.items() if k not in self.config.spreading}
-        lines = differences(there, json.loads(json.dumps(self.config.identity())))
+        lines = self.config.differences_from(there)
         return [f"verb: {verb} there, {self.verb} now", *lines] if verb != self.verb else lines
 
     def _check_same(self) -> None:

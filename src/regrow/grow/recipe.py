@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from regrow.core.config import Config, differences, load_config
+from regrow.core.config import Config, load_config
 from regrow.core.errors import ConfigError, InputError, Interrupted
 from regrow.core.plan import Plan
 from regrow.core.run import Run
@@ -154,7 +154,8 @@ def _differs(folder: Path, verb: str, settings: Config) -> bool:
     if not (folder / "config.yaml").exists():
         return False
     there, _ = read_yaml(folder / "config.yaml")
-    return bool(differences(dict(there or {}), {"verb": verb, **settings.as_json()}))
+    there = dict(there or {})
+    return there.pop("verb", verb) != verb or bool(settings.differences_from(there))
 
 
 def run(config: RecipeConfig, run: Run) -> dict[str, Any]:
