@@ -168,12 +168,23 @@ class Weights:
         Raises:
             InputError: the file changed or broke since it was opened.
         """
+        return self.mapped(name).clone()  # the file's own memory map must not outlive it
+
+    def mapped(self, name: str) -> Tensor:
+        """One tensor as it lies in the memory map of its file: no copy, not to be written to.
+
+        It is good until :meth:`close`; its pages are read when they are used, and the system may
+        take them back at any time.
+
+        Raises:
+            InputError: the file changed or broke since it was opened.
+        """
         info = self.infos[name]
         with _broken(info.file):
             if info.file not in self._open:
                 self._open[info.file] = _safe_open(info.file)
             tensor: Tensor = self._open[info.file].get_tensor(info.stored)
-            return tensor.clone()  # the file's own memory map must not outlive it
+            return tensor
 
     def close(self) -> None:
         """Forget the open files."""
@@ -336,26 +347,49 @@ def write_folder_into(
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
     """As :func:`write_folder`, into an existing folder that the caller publishes."""
-    _dump(staging / CONFIG, config)
-    if generation_config is not None:
-        _dump(staging / GENERATION_CONFIG, generation_config)
+    write_settings(staging, config, generation_config)
     shards: list[tuple[Path, list[str]]] = []
     total = 0
     for number, shard in enumerate(_shards(tensors, max_shard_bytes)):
         path = staging / f"shard-{number}.safetensors"
         total += sum(tensor.nbytes for tensor in shard.values())
-        _save(path, shard)
+        save_tensors(path, shard)
         shards.append((path, list(shard)))
     if len(shards) == 1:
         shards[0][0].rename(staging / SINGLE)
         return
     table = {}
-    for number, (path, names) in enumerate(shards, start=1):
-        final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+    for number, (path, names) in enumerate(shards):
+        final = shard_name(number, len(shards))
         path.rename(staging / final)
         table.update(dict.fromkeys(names, final))
+    write_index(staging, table, total)
+
+
+def shard_name(number: int, count: int) -> str:
+    """File name of shard ``number`` (from 0) of ``count``, as every loader expects it."""
+    return SINGLE if count == 1 else f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+
+
+def write_settings(
+    folder: Path, config: Mapping[str, Any], generation_config: Mapping[str, Any] | None
+) -> None:
+    """Write ``config.json``, and ``generation_config.json`` where there is one."""
+    _dump(folder / CONFIG, config)
+    if generation_config is not None:
+        _dump(folder / GENERATION_CONFIG, generation_config)
+
+
+def write_index(folder: Path, table: Mapping[str, str], total: int) -> None:
+    """Write the index of several shards.
+
+    Args:
+        folder: where to.
+        table: tensor name to file name.
+        total: bytes of all tensors.
+    """
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(table.items()))}
-    _dump(staging / INDEX, index)
+    _dump(folder / INDEX, index)
 
 
 def _shards(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterator[dict[str, Tensor]]:
@@ -375,11 +409,12 @@ def _shards(tensors: Iterable[tuple[str, Tensor]], limit: int) -> Iterator[dict[
     yield shard
 
 
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one safetensors file of contiguous tensors on the CPU; equal ones give equal bytes."""
     from safetensors.torch import save_file
 
     # Every loader expects this mark; a second key would be written in a random order.
-    save_file(tensors, path, metadata={"format": "pt"})
+    save_file(dict(tensors), path, metadata={"format": "pt"})
 
 
 def _dump(path: Path, value: Mapping[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,20 +100,51 @@ def load(folder: str | Path, dtype: torch.dtype | None = None) -> Decoder:
         InputError: see :func:`load_config` and :func:`regrow.io.hf.open_weights`; further a missing
             tensor, one of another shape, or one that the family does not have.
     """
-    folder = resolve_model(Path(folder))
-    config = load_config(folder)
-    adapter = ADAPTERS.get(config.layout)
-    names = adapter.names(config)
-    with hf.open_weights(folder) as weights:
-        weights.rename(adapter.aliases)
-        _compare(weights, config, dict(names))
+    with opened(folder) as source:
         with torch.device("meta"):
-            model = Decoder(config)
-        dtype = dtype or _most_frequent(weights)
-        state = {ours: weights.tensor(theirs).to(_keep(ours, dtype)) for ours, theirs in names}
+            model = Decoder(source.config)
+        dtype = dtype or source.dtype
+        state = {
+            ours: source.weights.tensor(theirs).to(kept_dtype(ours, dtype))
+            for ours, theirs in source.names.items()
+        }
     model.load_state_dict(state, assign=True)
     model.requires_grad_(True)
     return model
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A folder whose headers were compared with its config; no weight was read yet.
+
+    Args:
+        config: shape of the model.
+        weights: its files.
+        names: our name of each tensor to theirs, in the order of our state dict.
+        dtype: what most numbers of the files have.
+    """
+
+    config: ModelConfig
+    weights: hf.Weights
+    names: dict[str, str]
+    dtype: torch.dtype
+
+
+@contextmanager
+def opened(folder: str | Path) -> Iterator[Opened]:
+    """A model's folder for reading one tensor at a time; its files close with the block.
+
+    Raises:
+        InputError: as :func:`load`.
+    """
+    folder = resolve_model(Path(folder))
+    config = load_config(folder)
+    adapter = ADAPTERS.get(config.layout)
+    names = dict(adapter.names(config))
+    with hf.open_weights(folder) as weights:
+        weights.rename(adapter.aliases)
+        _compare(weights, config, names)
+        yield Opened(config, weights, names, _most_frequent(weights))
 
 
 def _most_frequent(weights: hf.Weights) -> torch.dtype:
@@ -122,7 +155,7 @@ def _most_frequent(weights: hf.Weights) -> torch.dtype:
     return _HEADER_DTYPES[numbers.most_common(1)[0][0]]
 
 
-def _keep(name: str, dtype: torch.dtype) -> torch.dtype:
+def kept_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     """What a tensor is kept in: the dynamics of Mamba-2 blocks never below fp32."""
     return torch.promote_types(dtype, torch.float32) if ".dynamics." in name else dtype
 
@@ -178,6 +211,14 @@ def check_export(config: ModelConfig) -> None:
         raise ConfigError(f"no stock {config.layout} class can hold this shape", problems)
 
 
+def describe(config: ModelConfig, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Contents of ``config.json`` and ``generation_config.json`` for a model of this shape."""
+    settings = ADAPTERS.get(config.layout).write_config(config)
+    settings["dtype"] = _DTYPE_NAMES[dtype]
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return settings, {name: settings[name] for name in ids if settings[name] is not None}
+
+
 def save(model: Decoder, folder: str | Path, tokenizer: CopiesFiles | None = None) -> Path:
     """Write a model as a Hugging Face folder that ``transformers`` loads with no custom code.
 
@@ -203,10 +244,7 @@ def save(model: Decoder, folder: str | Path, tokenizer: CopiesFiles | None = Non
         for ours, theirs in adapter.names(config):
             yield theirs, state[ours]
 
-    settings = adapter.write_config(config)
-    settings["dtype"] = _DTYPE_NAMES[model.embed.weight.dtype]
-    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    generation = {name: settings[name] for name in ids if settings[name] is not None}
+    settings, generation = describe(config, model.embed.weight.dtype)
     with staged_folder(Path(folder)) as staging:
         hf.write_folder_into(staging, settings, tensors(), generation)
         if tokenizer is not None:
