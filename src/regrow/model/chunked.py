@@ -4,6 +4,9 @@ For a chunk of C tokens: project to logits, take the softmax in fp32, add to the
 probabilities in place into the gradient of the logits, and multiply it back into the gradients of
 the hidden states and of the matrix. Logits of one chunk exist at a time.
 
+Here are the parts that all such losses share, and the cross-entropy; ``chunked_matching.py`` has the
+losses against a teacher.
+
 Legend: N tokens, C tokens of a chunk, D model, V vocabulary.
 """
 
@@ -29,7 +32,7 @@ def chunk_size(vocabulary: int, device: torch.device) -> int:
     return max(128, elements // vocabulary)
 
 
-class _Accumulator:
+class Accumulator:
     """Gradients of hidden states (N, D) and matrix (V, D), filled chunk by chunk.
 
     Products are in the operands' dtype; the matrix's gradient is summed over chunks in fp32.
@@ -51,7 +54,8 @@ class _Accumulator:
                 self.matrix += gradient.t() @ hidden
 
 
-def _save(ctx: Any, hidden: Tensor, matrix: Tensor, grads: _Accumulator | None) -> None:
+def save_gradients(ctx: Any, hidden: Tensor, matrix: Tensor, grads: Accumulator | None) -> None:
+    """Keep for the backward pass what the forward pass has made."""
     ctx.dtypes = hidden.dtype, matrix.dtype
     ctx.save_for_backward(
         *(() if grads is None else (g for g in (grads.hidden, grads.matrix) if g is not None))
@@ -61,7 +65,7 @@ def _save(ctx: Any, hidden: Tensor, matrix: Tensor, grads: _Accumulator | None) 
     )
 
 
-def _scaled(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def scaled_gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The saved gradients times the upstream one."""
     saved = iter(ctx.saved_tensors)
     hidden, matrix = (next(saved) if present else None for present in ctx.has)
@@ -81,7 +85,7 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, matrix: Tensor, targets: Tensor, dtype: torch.dtype, chunk: int
     ) -> Tensor:
         needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-        grads = _Accumulator(hidden, matrix, needs) if any(needs) else None
+        grads = Accumulator(hidden, matrix, needs) if any(needs) else None
         wide = torch.promote_types(dtype, torch.float32)
         hidden_c, matrix_c = hidden.to(dtype), matrix.to(dtype)
         total = torch.zeros((), dtype=wide, device=hidden.device)
@@ -96,12 +100,12 @@ class _CrossEntropy(torch.autograd.Function):
                     # d loss / d logits = softmax - one_hot; expm1 keeps p - 1 exact near p = 1.
                     gradient = log_p.exp_().scatter_(1, target, chosen.expm1()).to(dtype)
                     grads.add(rows, gradient, hidden_c[rows], matrix_c)
-        _save(ctx, hidden, matrix, grads)
+        save_gradients(ctx, hidden, matrix, grads)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return *_scaled(ctx, upstream[0]), None, None, None
+        return *scaled_gradients(ctx, upstream[0]), None, None, None
 
 
 def cross_entropy(
@@ -119,98 +123,12 @@ def cross_entropy(
     Returns:
         Scalar in fp32 (float64 for float64 operands).
     """
-    return _apply(_CrossEntropy, hidden, matrix, targets, dtype, chunk)
+    total: Tensor = apply(_CrossEntropy, hidden, matrix, targets, dtype, chunk)
+    return total
 
 
-class _Distillation(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        matrix: Tensor,
-        teacher_hidden: Tensor,
-        teacher_matrix: Tensor,
-        temperature: float,
-        dtype: torch.dtype,
-        teacher_dtype: torch.dtype,
-        chunk: int,
-    ) -> Tensor:
-        needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-        grads = _Accumulator(hidden, matrix, needs) if any(needs) else None
-        wide = torch.promote_types(dtype, torch.float32)
-        hidden_c, matrix_c = hidden.to(dtype), matrix.to(dtype)
-        teacher_c = teacher_hidden.to(teacher_dtype)
-        teacher_matrix_c = teacher_matrix.to(teacher_dtype)
-        total = torch.zeros((), dtype=wide, device=hidden.device)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, hidden.shape[0], chunk):
-                rows = slice(start, start + chunk)
-                log_s = _log_softmax(hidden_c[rows], matrix_c, temperature, wide)
-                log_t = _log_softmax(teacher_c[rows], teacher_matrix_c, temperature, wide)
-                p_t = log_t.exp()
-                total += (log_t.sub_(log_s)).mul_(p_t).sum()
-                if grads is not None:
-                    # d KL / d logits_s = (p_s - p_t) / temperature.
-                    gradient = log_s.exp_().sub_(p_t)
-                    if temperature != 1.0:
-                        gradient.mul_(temperature)  # temperature^2 / temperature
-                    grads.add(rows, gradient.to(dtype), hidden_c[rows], matrix_c)
-        _save(ctx, hidden, matrix, grads)
-        return total * temperature**2
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
-        return *_scaled(ctx, upstream[0]), None, None, None, None, None, None
-
-
-def _log_softmax(hidden: Tensor, matrix: Tensor, temperature: float, wide: torch.dtype) -> Tensor:
-    logits = hidden @ matrix.t()
-    if temperature != 1.0:
-        logits = logits.to(wide).div_(temperature)
-    return torch.log_softmax(logits, -1, dtype=wide)
-
-
-def distillation(
-    hidden: Tensor,
-    matrix: Tensor,
-    teacher_hidden: Tensor,
-    teacher_matrix: Tensor,
-    temperature: float,
-    dtype: torch.dtype,
-    teacher_dtype: torch.dtype,
-    chunk: int,
-) -> Tensor:
-    """``temperature^2`` times the sum over tokens of ``KL(teacher || student)``.
-
-    Args:
-        hidden: (N, D) of the student.
-        matrix: (V, D) of the student.
-        teacher_hidden: (N, D').
-        teacher_matrix: (V, D').
-        temperature: of both softmaxes.
-        dtype: of the student's products.
-        teacher_dtype: of the teacher's.
-        chunk: tokens at a time.
-
-    Returns:
-        Scalar in fp32 (float64 for float64 operands).
-    """
-    return _apply(
-        _Distillation,
-        hidden,
-        matrix,
-        teacher_hidden,
-        teacher_matrix,
-        temperature,
-        dtype,
-        teacher_dtype,
-        chunk,
-    )
-
-
-def _apply(function: Any, hidden: Tensor, matrix: Tensor, *rest: Any) -> Tensor:
+def apply(function: Any, hidden: Tensor, matrix: Tensor, *rest: Any) -> Any:
     """Apply an autograd function, with inputs that ask for gradients only where they are on."""
     if not torch.is_grad_enabled():
         hidden, matrix = hidden.detach(), matrix.detach()
-    result: Tensor = function.apply(hidden, matrix, *rest)
-    return result
+    return function.apply(hidden, matrix, *rest)

@@ -5,13 +5,29 @@ Legend: B batch, T time, N tokens of a flattened batch, D model, V vocabulary.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regrow.model import chunked
+from regrow.model import chunked, chunked_matching
 from regrow.model.config import ModelConfig
+from regrow.model.divergences import Matching
 from regrow.model.norm import output_dtype
+
+
+class Matched(NamedTuple):
+    """A student's logits against its teacher's."""
+
+    loss: Tensor
+    """fp32 scalar, differentiable: divergence plus weighted cross-entropy, summed, in nats."""
+    count: int
+    """Tokens that count."""
+    divergence: Tensor
+    """(N,) or (B, T) divergence of each token, zero where it does not count; no gradient."""
+    cross_entropy: Tensor
+    """Scalar: sum of the plain cross-entropy; zero without targets; no gradient."""
 
 
 class OutputHead(nn.Module):
@@ -75,50 +91,82 @@ class OutputHead(nn.Module):
     ) -> tuple[Tensor, int]:
         """Forward KL divergence from the teacher's next-token distribution, summed over tokens.
 
-        ``temperature^2 * sum_v p_t(v) (log p_t(v) - log p_s(v))``, both softmaxes at that
-        temperature (the factor keeps the gradient's size). Chunked as :meth:`cross_entropy`; the
-        teacher gets no gradient.
+        :meth:`match` at its plainest; arguments and errors as there.
+
+        Returns:
+            The sum in nats (fp32 scalar, differentiable), and the number of tokens that count.
+        """
+        matching = Matching(temperature=temperature)
+        made = self.match(hidden, teacher_hidden, teacher_head, matching, mask, None, chunk_tokens)
+        return made.loss, made.count
+
+    def match(
+        self,
+        hidden: Tensor,
+        teacher_hidden: Tensor,
+        teacher_head: OutputHead,
+        matching: Matching,
+        mask: Tensor | None = None,
+        targets: Tensor | None = None,
+        chunk_tokens: int | None = None,
+        vocabulary: int | None = None,
+    ) -> Matched:
+        """Divergence from the teacher's next-token distribution, summed over tokens.
+
+        Chunked as :meth:`cross_entropy`; the teacher gets no gradient.
 
         Args:
             hidden: (N, D) of the student, or (B, T, D).
             teacher_hidden: (N, D') of the teacher on the same tokens; D' may differ.
             teacher_head: the teacher's head, over the same vocabulary.
+            matching: which divergence, at which temperature, with what beside it.
             mask: (N,) or (B, T) bool, True where a token counts; all without it.
-            temperature: softens both distributions when above 1.
+            targets: (N,) or (B, T) int64, for the cross-entropy; -100 does not count.
             chunk_tokens: as in :meth:`cross_entropy`.
-
-        Returns:
-            The sum in nats (fp32 scalar, differentiable), and the number of tokens that count.
+            vocabulary: compare the first so many ids only: those beyond are padding of the
+                matrices, which then may differ in rows.
 
         Raises:
-            ValueError: the two vocabularies differ in size, or the temperature is not positive.
+            ValueError: vocabularies of different sizes, or a cross-entropy without targets.
 
-        Source: Minitron (arXiv 2407.14679), section 3.3: KL divergence alone, temperature 1.
+        Source: Minitron (arXiv 2407.14679), section 3.3: forward KL alone, temperature 1.
         """
-        if teacher_head.matrix.shape[0] != self.matrix.shape[0]:
+        ours, theirs = self.matrix, teacher_head.matrix.detach()
+        if vocabulary is not None:
+            ours, theirs = ours[:vocabulary], theirs[:vocabulary]
+        if theirs.shape[0] != ours.shape[0]:
             raise ValueError(
-                f"the teacher has a vocabulary of {teacher_head.matrix.shape[0]}, the student of "
-                f"{self.matrix.shape[0]}; both must be the same"
+                f"the teacher has a vocabulary of {theirs.shape[0]}, the student of "
+                f"{ours.shape[0]}; both must be the same"
             )
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        if matching.ce_weight and targets is None:
+            raise ValueError(f"ce_weight {matching.ce_weight} needs targets")
+        shape = hidden.shape[:-1]
         hidden = hidden.reshape(-1, hidden.shape[-1])
-        teacher_hidden = teacher_hidden.reshape(-1, teacher_hidden.shape[-1])
-        rows = _selected(mask.reshape(-1)) if mask is not None else None
+        teacher_hidden = teacher_hidden.reshape(-1, teacher_hidden.shape[-1]).detach()
+        counts = mask.reshape(-1) if mask is not None else None
+        if targets is not None:
+            targets = targets.reshape(-1)
+            given = targets != chunked.IGNORED
+            counts = given if counts is None else counts & given
+        rows = _selected(counts) if counts is not None else None
         if rows is not None:
             hidden, teacher_hidden = hidden[rows], teacher_hidden[rows]
-        chunk = chunk_tokens or chunked.chunk_size(self.matrix.shape[0], hidden.device)
-        loss = chunked.distillation(
+            targets = targets[rows] if targets is not None else None
+        loss, each, entropy = chunked_matching.match(
             hidden,
-            self.matrix,
-            teacher_hidden.detach(),
-            teacher_head.matrix.detach(),
-            temperature,
+            ours,
+            teacher_hidden,
+            theirs,
+            targets,
+            matching,
             output_dtype(hidden),
-            output_dtype(teacher_head.matrix),
-            chunk,
+            output_dtype(theirs),
+            chunk_tokens or chunked_matching.chunk_size(ours.shape[0], hidden.device),
         )
-        return loss, hidden.shape[0]
+        if rows is not None:
+            each = each.new_zeros(shape.numel()).index_copy_(0, rows, each)
+        return Matched(loss, hidden.shape[0], each.view(shape), entropy)
 
 
 def _selected(counts: Tensor) -> Tensor | None:
