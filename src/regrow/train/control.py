@@ -9,20 +9,18 @@ No torch at import: plans read this.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from regrow.core import atomic
-from regrow.core.config import Config
 from regrow.core.errors import ConfigError
-from regrow.core.follower import Follower, process_rank
+from regrow.core.follower import process_rank
 from regrow.core.lineage import TRIALS
+from regrow.core.part import claim_part
 from regrow.core.run import Run
 from regrow.train.config import ContinueConfig, ControlConfig, PhaseConfig
 from regrow.train.stage import read_schedule
 
 CONTROL = "control"
-DECISIONS = "decisions.json"
 _FIGURES = (
     "loss",
     "losses",
@@ -81,26 +79,6 @@ def control_config(config: ContinueConfig) -> ContinueConfig:
     )
 
 
-class _Part(Run):
-    """A run folder inside of another run; a stop that is asked of the whole is asked of it."""
-
-    whole: Run | None = None
-
-    @property
-    def stop_requested(self) -> bool:
-        """Whether the whole was asked to stop."""
-        return self.whole is not None and self.whole.stop_requested
-
-    @stop_requested.setter
-    def stop_requested(self, value: bool) -> None:
-        if self.whole is not None:
-            self.whole.stop_requested = value
-
-
-class _FollowerPart(_Part, Follower):
-    """The same for a process that helps another one."""
-
-
 def run_control(
     config: ContinueConfig, run: Run, train: Callable[[ContinueConfig, Run], dict[str, Any]]
 ) -> dict[str, Any]:
@@ -119,7 +97,7 @@ def run_control(
     if (folder / "result.json").exists():
         kept: dict[str, Any] = atomic.read_json(folder / "result.json")
         return kept
-    part = _claim(folder, run, settings)
+    part = claim_part(run, folder, run.verb, settings)
     try:
         part.status("running")
         made = train(settings, part)
@@ -134,20 +112,6 @@ def run_control(
     finally:
         part.release()
     return result
-
-
-def _claim(folder: Path, run: Run, settings: Config) -> _Part:
-    if process_rank():
-        part: _Part = _FollowerPart(folder, run.verb, settings)
-    else:
-        claimed = _Part.claim(folder, run.verb, settings, quiet=run.quiet)
-        assert isinstance(claimed, _Part)
-        part = claimed
-        decisions = run.path / DECISIONS  # what was timed for the recipe holds for its control
-        if decisions.exists() and not (folder / DECISIONS).exists():
-            atomic.write_bytes(folder / DECISIONS, decisions.read_bytes())
-    part.whole = run
-    return part
 
 
 def difference(recipe: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:

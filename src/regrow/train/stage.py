@@ -31,6 +31,7 @@ from regrow.train.schedule import Schedule
 from regrow.train.sources import Sources
 
 if TYPE_CHECKING:
+    from regrow.data.loader import Loader
     from regrow.train.objective import Objective
 
 SCHEDULE_FILE = "training_schedule.json"
@@ -344,7 +345,7 @@ def run_stage(
     """
     from functools import partial
 
-    from regrow.data.loader import Loader, Phase, evaluation_batches
+    from regrow.data.loader import evaluation_batches
     from regrow.model.folder import check_export, save
     from regrow.train import checkpoint
     from regrow.train.held_out import held_out
@@ -355,13 +356,7 @@ def run_stage(
     if stage.model.is_transformer:  # always near to a shape that can be exported: not after hours
         check_export(stage.model)
     tokenizer = Tokenizer.load(stage.tokenizer) if stage.tokenizer is not None else None
-    loader = Loader(
-        stage.sources.train,
-        [Phase(p.name, p.weights, p.tokens // data.sequence) for p in stage.phases],
-        data.sequence,
-        data.seed,
-        data.document_mask,
-    )
+    loader = make_loader(stage)
     model: Any = objective.trainable()
     for block in model.blocks:
         block.recompute = config.train.activation_checkpointing
@@ -405,6 +400,20 @@ def run_stage(
     figures = trainer.train()
     last = checkpoint.step_folder(run.checkpoints, stage.steps)
     return stage_result(stage, figures, run.export if kind is not None else last)
+
+
+def make_loader(stage: Stage) -> Loader:
+    """The samples of a stage, in their order."""
+    from regrow.data.loader import Loader, Phase
+
+    data = stage.config.data
+    return Loader(
+        stage.sources.train,
+        [Phase(p.name, p.weights, p.tokens // data.sequence) for p in stage.phases],
+        data.sequence,
+        data.seed,
+        data.document_mask,
+    )
 
 
 def loop_settings(stage: Stage, make: Callable[..., Any], label: str) -> Any:
