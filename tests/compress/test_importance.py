@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regrow.compress.importance import Observer, Statistics, measure, site_widths
 from regrow.compress.ranking import block_influence
-from regrow.compress.slicing import layer_blocks
+from regrow.compress.depth import layer_blocks
 from regrow.core.errors import InputError
 from regrow.model.decoder import Decoder
 from tests.model.makers import ours, tokens
@@ -53,9 +53,13 @@ def model() -> Decoder:
 
 def assert_close(a: Statistics, b: Statistics) -> None:
     assert (a.samples, a.tokens) == (b.samples, b.tokens)
-    for site in a.sums:
-        torch.testing.assert_close(a.sums[site], b.sums[site], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(a.squares[site], b.squares[site], rtol=1e-5, atol=1e-6)
+    assert a.sums.keys() == a.squares.keys() == b.sums.keys()
+    for name in a.sums:
+        for site in a.sums[name]:
+            for mine, other in ((a.sums, b.sums), (a.squares, b.squares)):
+                torch.testing.assert_close(
+                    mine[name][site], other[name][site], rtol=1e-5, atol=1e-6
+                )
     torch.testing.assert_close(a.cosines, b.cosines, rtol=1e-5, atol=1e-4)
 
 
@@ -63,9 +67,9 @@ def assert_close(a: Statistics, b: Statistics) -> None:
 def test_sums_are_those_of_the_formula(model: Decoder) -> None:
     ids = tokens(model.config, 5, 12)
     found = measure(model, [Windows(ids)])
-    assert {s: len(v) for s, v in found.sums.items()} == site_widths(model.config)
-    sums = {site: torch.zeros_like(total) for site, total in found.sums.items()}
-    squares = {site: torch.zeros_like(total) for site, total in found.sums.items()}
+    assert found.sites == site_widths(model.config)
+    sums = {site: torch.zeros(n, dtype=torch.float64) for site, n in found.sites.items()}
+    squares = {site: torch.zeros(n, dtype=torch.float64) for site, n in found.sites.items()}
     cosines = torch.zeros(4, 4, dtype=torch.float64)
     for row in ids:
         sites, streams = written_out(model, row[None])
@@ -76,7 +80,7 @@ def test_sums_are_those_of_the_formula(model: Decoder) -> None:
         for i, a in enumerate(streams):
             for j, b in enumerate(streams):
                 cosines[i, j] += torch.cosine_similarity(a, b, dim=-1).sum()
-    assert_close(found, Statistics(5, 60, sums, squares, cosines))
+    assert_close(found, Statistics(5, 60, {"mean": sums}, {"mean": squares}, cosines))
     for length in (1, 2):
         for first in range(3 - length + 1):
             expected = 1 - cosines[first, first + length] / 60
@@ -116,7 +120,7 @@ def test_documents_of_a_window_are_kept_apart(model: Decoder) -> None:
     documents = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]])
     apart = measure(model, [Windows(ids, documents)])
     together = measure(model, [Windows(ids)])
-    assert not torch.allclose(apart.sums["norm"], together.sums["norm"], rtol=1e-4)
+    assert not torch.allclose(apart.sums["mean"]["norm"], together.sums["mean"]["norm"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from regrow.compress.importance import Statistics, site_widths
-from regrow.compress.ranking import aggregate, choose, head_scores, hidden_scores, kept_layers, top
+from regrow.compress.ranking import Activations, choose, top
 from regrow.core.errors import ConfigError
 from tests.compress.makers import small
 
@@ -23,8 +23,8 @@ def given(config=None, windows: int = 7) -> tuple[Statistics, dict[str, np.ndarr
         Statistics(
             windows,
             100,
-            {site: torch.from_numpy(a.sum(0)) for site, a in scores.items()},
-            {site: torch.from_numpy((a**2).sum(0)) for site, a in scores.items()},
+            {"mean": {site: torch.from_numpy(a.sum(0)) for site, a in scores.items()}},
+            {"mean": {site: torch.from_numpy((a**2).sum(0)) for site, a in scores.items()}},
             cosines,
         ),
         scores,
@@ -39,7 +39,10 @@ def test_each_aggregation_is_its_formula() -> None:
             ("mean", a.mean(0)),
             ("var", a.var(0)),
         ):
-            np.testing.assert_allclose(aggregate(statistics, site, name).numpy(), expected)
+            found = Activations(statistics, small(), name).channels(site)
+            np.testing.assert_allclose(found.numpy(), expected)
+    with pytest.raises(ConfigError, match="hold mean, not var"):
+        Activations(statistics, small(), sequence="var")
 
 
 def test_hidden_scores_sum_over_all_norms_and_heads_over_their_channels() -> None:
@@ -48,10 +51,11 @@ def test_hidden_scores_sum_over_all_norms_and_heads_over_their_channels() -> Non
     norms = [site for site in scores if site.endswith("norm")]
     assert len(norms) == 9
     expected = sum(np.sqrt((scores[site] ** 2).sum(0)) for site in norms)
-    np.testing.assert_allclose(hidden_scores(statistics).numpy(), expected)
+    known = Activations(statistics, config)
+    np.testing.assert_allclose(known.hidden().numpy(), expected)
     channels = np.sqrt((scores["blocks.2.mixer.o_proj"] ** 2).sum(0)).reshape(8, 6)
     expected = np.sqrt((channels**2).sum(1))
-    np.testing.assert_allclose(head_scores(statistics, config, 2).numpy(), expected)
+    np.testing.assert_allclose(known.heads(2).numpy(), expected)
 
 
 def test_heads_are_ranked_inside_their_group() -> None:
@@ -59,13 +63,13 @@ def test_heads_are_ranked_inside_their_group() -> None:
     statistics, _ = given(config)
     keep = choose(config, config.replace(heads=4), statistics)
     for block, heads in keep.heads.items():
-        scores = head_scores(statistics, config, block).numpy()
+        scores = Activations(statistics, config).heads(block).numpy()
         expected = sorted([*np.argsort(-scores[:4])[:2], *(4 + np.argsort(-scores[4:])[:2])])
         assert list(heads) == expected
     one = choose(config, config.replace(heads=3, kv_heads=1), statistics)
     for block, heads in one.heads.items():
         groups = np.linalg.norm(
-            head_scores(statistics, config, block).numpy().reshape(2, 4), axis=1
+            Activations(statistics, config).heads(block).numpy().reshape(2, 4), axis=1
         )
         best = int(groups.argmax())
         assert one.kv_heads[block] == (best,)
@@ -74,14 +78,3 @@ def test_heads_are_ranked_inside_their_group() -> None:
 
 def test_ties_keep_the_first() -> None:
     assert top(torch.tensor([1.0, 2.0, 1.0, 1.0]), 3) == (0, 1, 2)
-
-
-def test_layers_that_go() -> None:
-    influence = torch.tensor([0.0, 0.5, 0.1, 0.4, 0.2, 0.0])
-    assert kept_layers(influence, None, 4) == (0, 1, 3, 5)
-    # Runs of two: 0-1, 1-2, ..., 4-5. The ends may not be part of the run that goes.
-    runs = torch.tensor([0.0, 0.6, 0.3, 0.5, 0.0])
-    assert kept_layers(influence, runs, 4) == (0, 1, 4, 5)
-    assert kept_layers(influence, None, 6) == tuple(range(6))
-    with pytest.raises(ConfigError, match="use 2 or more"):
-        kept_layers(influence, None, 1)

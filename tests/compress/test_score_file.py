@@ -26,9 +26,13 @@ def test_what_is_written_is_read(tmp_path: Path, statistics: Statistics) -> None
     scores = read_scores(tmp_path / "scores.json")
     assert (scores.sha256, scores.model_sha256) == (sha, "ab" * 32)
     assert (scores.statistics.samples, scores.statistics.tokens) == (7, 100)
-    for site, value in statistics.sums.items():
-        assert torch.equal(scores.statistics.sums[site], value)
-        assert torch.equal(scores.statistics.squares[site], statistics.squares[site])
+    assert scores.statistics.sums.keys() == statistics.sums.keys()
+    for name, sums in statistics.sums.items():
+        for site, value in sums.items():
+            assert torch.equal(scores.statistics.sums[name][site], value)
+            assert torch.equal(
+                scores.statistics.squares[name][site], statistics.squares[name][site]
+            )
     assert torch.equal(scores.statistics.cosines, statistics.cosines)
     write_scores(tmp_path, scores.statistics, "ab" * 32, {"seed": 1})
     assert (tmp_path / "scores.safetensors").read_bytes() == first

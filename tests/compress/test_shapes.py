@@ -140,7 +140,7 @@ def test_budgets_that_cannot_be_met(budget: dict[str, float], message: str) -> N
     ("target", "message"),
     [
         ({"hidden_size": 40}, "shape.hidden_size: 40 is more than the 32"),
-        ({"layers": 1}, "use 2 or more"),
+        ({"layers": 1}, "nearest legal layers: 2 or 3"),
         ({"heads": 5}, "nearest legal heads: 4 or 6"),
         ({"heads": 8, "kv_heads": 1}, "at most 4 each, the same number in each; nearest"),
         ({"hidden_size": 30}, "nearest legal hidden_size: 24 or 32"),
@@ -172,7 +172,7 @@ def test_what_is_not_given_stays() -> None:
         (["model=m", "scores=s", "shape.heads=4", "budget.parameters=0.5"], "not both"),
         (["model=m", "scores=s", "selection=random", "shape.heads=4"], "has no effect"),
         (["model=m", "scores=s", "shape={}"], "at least one of"),
-        (["model=m", "scores=s", "budget.tolerance=0.1"], "give one of parameters"),
+        (["model=m", "scores=s", "budget.tolerance=0.1"], "one of parameters"),
         (["model=m", "scores=s", "budget={parameters: 0.5, axes: [mlp], hidden_align: 8}"], "axes"),
     ],
 )

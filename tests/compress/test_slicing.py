@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import regrow
+from regrow.compress.depth_config import DepthConfig
 from regrow.compress.importance import measure
 from regrow.compress.ranking import choose, choose_random
 from regrow.compress.slicing import CUTS, Keep, cut
@@ -224,7 +225,8 @@ def test_a_layer_that_does_nothing_goes_first() -> None:
     ids = tokens(model.config, 2, 12)
     target = model.config.replace(layers=4)
     for rule in ("contiguous", "independent"):
-        keep = choose(model.config, target, measure(model, [Windows(ids)]), depth_rule=rule)
+        depth = DepthConfig(rule=rule)
+        keep = choose(model.config, target, measure(model, [Windows(ids)]), depth=depth)
         assert keep.layers == (0, 1, 3, 4)
         with torch.no_grad():
             torch.testing.assert_close(cut(model, keep)(ids), model(ids), rtol=1e-5, atol=1e-5)

@@ -6,16 +6,17 @@ The JSON is written last and holds the hash of the other, so a folder with both 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from regrow.compress.importance import Statistics, site_widths
+from regrow.compress.importance import Statistics, Sums, site_widths
+from regrow.compress.importance_config import NeuronSite, SequenceAggregation
 from regrow.core import atomic
 from regrow.core.errors import InputError
 from regrow.io.hf import check_regular
@@ -23,7 +24,9 @@ from regrow.model.config import ModelConfig
 
 FORMAT = 1
 TENSORS, SIDECAR = "scores.safetensors", "scores.json"
-_SUM, _SQUARES, _COSINES = "mean.sum", "mean.sum_squares", "layers.cosine"
+_COSINES = "layers.cosine"
+#: Of records from before there was a choice.
+_FIRST = ("mean",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,11 @@ def write_scores(
         SHA-256 of ``scores.safetensors``.
     """
     tensors: dict[str, Tensor] = {_COSINES: statistics.cosines.contiguous()}
-    # The name of the aggregation over a window is part of each name: others may stand beside it.
-    for site in statistics.sums:
-        tensors[f"{site}.{_SUM}"] = statistics.sums[site].contiguous()
-        tensors[f"{site}.{_SQUARES}"] = statistics.squares[site].contiguous()
+    for sequence, sums in statistics.sums.items():
+        for site, total in sums.items():
+            tensors[_name(site, sequence, "sum")] = total.contiguous()
+            squares = statistics.squares[sequence][site]
+            tensors[_name(site, sequence, "sum_squares")] = squares.contiguous()
     content = safetensors.torch.save(tensors)
     sha = hashlib.sha256(content).hexdigest()
     atomic.write_bytes(folder / TENSORS, content)
@@ -69,11 +73,17 @@ def write_scores(
         "data": dict(data),
         "samples": statistics.samples,
         "tokens": statistics.tokens,
-        "sites": {site: len(total) for site, total in statistics.sums.items()},
+        "sequence_aggregations": list(statistics.sums),
+        "sites": statistics.sites,
         "sha256": sha,
     }
     atomic.write_json(folder / SIDECAR, record)
     return sha
+
+
+def _name(site: str, sequence: str, of: str) -> str:
+    """The name of a tensor: the aggregation over a window is part of it."""
+    return f"{site}.{sequence}.{of}"
 
 
 def resolve_scores(path: Path) -> Path:
@@ -101,16 +111,35 @@ def read_record(path: Path) -> dict[str, Any]:
             raise InputError(f"{file} has format {record['format']}; this version reads {FORMAT}")
         str(record["model_sha256"]), str(record["sha256"]), dict(record["sites"])
         int(record["samples"]), int(record["tokens"])
+        record["sequence_aggregations"] = _aggregations(record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged ({error!r}); run importance again") from error
     return dict(record)
 
 
-def check_model(path: Path, config: ModelConfig, model_sha256: str) -> None:
-    """Make sure that scores are of a model.
+def _aggregations(record: Mapping[str, Any]) -> list[SequenceAggregation]:
+    """Aggregations over a window that a record has.
 
     Raises:
-        InputError: they are of another one, or damaged.
+        ValueError: one that is none.
+    """
+    named = list(record.get("sequence_aggregations", _FIRST))
+    known = get_args(SequenceAggregation)
+    if not named or any(name not in known for name in named):
+        raise ValueError(f"sequence_aggregations {named}")
+    return named
+
+
+def check_model(
+    path: Path,
+    config: ModelConfig,
+    model_sha256: str,
+    sequence: SequenceAggregation = "mean",
+) -> None:
+    """Make sure that scores are of a model, and have an aggregation over a window's tokens.
+
+    Raises:
+        InputError: they are of another one, were gathered without it, or are damaged.
     """
     record = read_record(path)
     if record["model_sha256"] != model_sha256:
@@ -119,8 +148,17 @@ def check_model(path: Path, config: ModelConfig, model_sha256: str) -> None:
             f"{record['model_sha256'][:12]}, this model has {model_sha256[:12]}); run importance "
             "over this model"
         )
-    if record["sites"] != site_widths(config):
-        raise InputError(f"scores {path} are of another shape; run importance over this model")
+    if record["sites"] not in [site_widths(config, site) for site in get_args(NeuronSite)]:
+        raise InputError(
+            f"scores {path} are of another shape, or from before Mamba-2 heads were scored; run "
+            "importance over this model"
+        )
+    gathered = record["sequence_aggregations"]
+    if sequence not in gathered:
+        raise InputError(
+            f"sequence_aggregation: scores {path} hold {', '.join(gathered)}, not {sequence}; run "
+            f"importance with sequence_aggregations=[{', '.join([*gathered, sequence])}]"
+        )
 
 
 def read_scores(path: Path) -> Scores:
@@ -136,13 +174,23 @@ def read_scores(path: Path) -> Scores:
         raise InputError(f"{file} has other content than recorded; run importance again")
     try:
         tensors = safetensors.torch.load(content)
+        names = record["sequence_aggregations"]
         statistics = Statistics(
             int(record["samples"]),
             int(record["tokens"]),
-            {site: tensors[f"{site}.{_SUM}"] for site in record["sites"]},
-            {site: tensors[f"{site}.{_SQUARES}"] for site in record["sites"]},
+            _sums(tensors, names, record["sites"], "sum"),
+            _sums(tensors, names, record["sites"], "sum_squares"),
             tensors[_COSINES],
         )
     except (SafetensorError, KeyError) as error:
         raise InputError(f"{file} is damaged ({error}); run importance again") from error
     return Scores(statistics, record["model_sha256"], record["sha256"])
+
+
+def _sums(
+    tensors: Mapping[str, Tensor],
+    names: Sequence[SequenceAggregation],
+    sites: Sequence[str],
+    of: str,
+) -> dict[SequenceAggregation, Sums]:
+    return {n: {site: tensors[_name(site, n, of)] for site in sites} for n in names}

@@ -4,39 +4,39 @@ Every list is ascending, so keeping everything is the identity, bit for bit. Whi
 of a tensor follows is one table, by block symbol and tensor name; it works on one tensor at a time,
 so that a checkpoint can also be cut without being loaded as a whole.
 
-Legend: D hidden channels, H query heads, K key/value heads, C head channels, F neurons.
+Legend: D hidden channels, H query heads, K key/value heads, C head channels, F neurons; of a
+Mamba-2 block I inner channels (heads x head channels), G groups, N state channels.
 
-Source: Minitron (arXiv 2407.14679), section 2.3.
+Sources: Minitron (arXiv 2407.14679), section 2.3; Minitron-SSM (arXiv 2504.11409) for Mamba-2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from regrow.model.config import ModelConfig
+from regrow.compress.depth import Indices, layer_blocks
+from regrow.model.config import MambaConfig, ModelConfig
 from regrow.model.decoder import Decoder
 
-Indices = tuple[int, ...]
-
-#: Symbol of a block to, for each of its tensors, the axis of each dimension. ``hidden``, ``query``,
-#: ``key`` and ``neurons`` follow an index list; ``-`` stays whole.
+#: Symbol of a block to, for each of its tensors, the axis of each dimension; ``-`` stays whole.
+#: ``mamba_in`` and ``mamba_conv`` are the rows of the input projection (gate, x, B, C, time steps)
+#: and the channels of the convolution (x, B, C): B and C stay whole, the others follow the heads.
 CUTS: dict[str, dict[str, tuple[str, ...]]] = {
-    # Heads and channels of a Mamba-2 block stay whole; its width follows the residual stream.
     "M": {
-        "in_proj.weight": ("-", "hidden"),
-        "in_proj.bias": ("-",),
-        "conv1d.weight": ("-", "-", "-"),
-        "conv1d.bias": ("-",),
-        "dynamics.A_log": ("-",),
-        "dynamics.D": ("-",),
-        "dynamics.dt_bias": ("-",),
-        "norm.weight": ("-",),
-        "out_proj.weight": ("hidden", "-"),
+        "in_proj.weight": ("mamba_in", "hidden"),
+        "in_proj.bias": ("mamba_in",),
+        "conv1d.weight": ("mamba_conv", "-", "-"),
+        "conv1d.bias": ("mamba_conv",),
+        "dynamics.A_log": ("mamba_head",),
+        "dynamics.D": ("mamba_head",),
+        "dynamics.dt_bias": ("mamba_head",),
+        "norm.weight": ("mamba_inner",),
+        "out_proj.weight": ("hidden", "mamba_inner"),
         "out_proj.bias": ("hidden",),
     },
     "*": {
@@ -69,11 +69,15 @@ _OUTSIDE = {
 }
 
 
-def layer_blocks(config: ModelConfig) -> list[tuple[int, ...]]:
-    """The blocks of each layer: attention and MLP of a transformer, else one block a layer."""
-    if config.is_transformer:
-        return [(2 * layer, 2 * layer + 1) for layer in range(config.layers)]
-    return [(block,) for block in range(len(config.pattern))]
+#: Fields of :class:`Keep` that hold one list a block: the symbol of the blocks, and the setting of
+#: the config that is its length.
+LISTS = {
+    "neurons": ("-", "intermediate_size"),
+    "heads": ("*", "heads"),
+    "kv_heads": ("*", "kv_heads"),
+    "mamba_heads": ("M", "heads"),
+    "mamba_channels": ("M", "head_dim"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +85,18 @@ class Keep:
     """What stays of a model, as indices into the source, ascending.
 
     Args:
-        layers: layers that stay.
+        layers: layers that stay; blocks where the stack is not attention+MLP pairs.
         hidden: channels of the residual stream.
         neurons: MLP block (its index in the source) to its neurons; as many in each.
         heads: attention block to its query heads; as many in each, and in each group.
         kv_heads: attention block to its key/value heads; the query heads lie in their groups.
+        mamba_heads: Mamba-2 block to its heads; as many in each, and in each group. Without any
+            entry all heads stay.
+        mamba_channels: Mamba-2 block to the channels that stay in each of its heads; as many in
+            each. Without any entry all stay.
+        merged: attention block to pairs of a query head that stays and one that goes: the first
+            takes up its difference to the second, ``2 first - second`` (section 2.3). Where each
+            query head has a key/value head of its own, these are merged likewise.
     """
 
     layers: Indices
@@ -93,18 +104,25 @@ class Keep:
     neurons: Mapping[int, Indices]
     heads: Mapping[int, Indices]
     kv_heads: Mapping[int, Indices]
+    mamba_heads: Mapping[int, Indices] = field(default_factory=dict)
+    mamba_channels: Mapping[int, Indices] = field(default_factory=dict)
+    merged: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     @classmethod
     def all_of(cls, config: ModelConfig) -> Keep:
         """Everything."""
-        symbols = list(enumerate(config.pattern))
-        attention = [block for block, symbol in symbols if symbol == "*"]
+        lists: dict[str, Any] = {
+            name: {
+                block: tuple(range(limit_of(config, name)))
+                for block, known in enumerate(config.pattern)
+                if known == symbol
+            }
+            for name, (symbol, _) in LISTS.items()
+        }
         return cls(
             tuple(range(config.layers)),
             tuple(range(config.hidden_size)),
-            {b: tuple(range(config.intermediate_size)) for b, symbol in symbols if symbol == "-"},
-            {block: tuple(range(config.heads)) for block in attention},
-            {block: tuple(range(config.kv_heads)) for block in attention},
+            **lists,
         )
 
     def blocks(self, source: ModelConfig) -> list[int]:
@@ -121,40 +139,47 @@ class Keep:
         """
         self._check(source)
         changes: dict[str, Any] = {"hidden_size": len(self.hidden)}
-        for name, lists in (
-            ("intermediate_size", self.neurons),
-            ("heads", self.heads),
-            ("kv_heads", self.kv_heads),
-        ):
+        inner: dict[str, int] = {}
+        for name, (symbol, setting) in LISTS.items():
+            lists = getattr(self, name)
             if lists:
-                changes[name] = len(next(iter(lists.values())))
-        if len(self.layers) != source.layers:
-            changes["layers"] = len(self.layers)
-            if not source.is_transformer:
-                changes["pattern"] = "".join(source.pattern[b] for b in self.blocks(source))
+                (inner if symbol == "M" else changes)[setting] = len(next(iter(lists.values())))
+        pattern = "".join(source.pattern[block] for block in self.blocks(source))
+        if pattern != source.pattern:
+            pairs = pattern == "*-" * (len(pattern) // 2)
+            changes |= {"pattern": pattern, "layers": len(pattern) // (2 if pairs else 1)}
+        if inner and source.mamba is not None and "M" in pattern:
+            changes["mamba"] = source.mamba.replace(**inner)
         return source.replace(**changes)
 
     def _check(self, source: ModelConfig) -> None:
-        _check_list("layers", self.layers, source.layers)
+        _check_list("layers", self.layers, len(layer_blocks(source)))
         _check_list("hidden", self.hidden, source.hidden_size)
         symbols = {block: source.pattern[block] for block in self.blocks(source)}
-        group = source.heads // max(1, source.kv_heads)
-        for name, lists, symbol, limit in (
-            ("neurons", self.neurons, "-", source.intermediate_size),
-            ("heads", self.heads, "*", source.heads),
-            ("kv_heads", self.kv_heads, "*", source.kv_heads),
-        ):
+        for name, (symbol, _) in LISTS.items():
+            lists = getattr(self, name)
+            if symbol == "M" and not lists:
+                continue
             if lists.keys() != {block for block, known in symbols.items() if known == symbol}:
                 raise ValueError(f"{name} must name the {symbol} blocks that stay")
             for block, indices in lists.items():
-                _check_list(f"{name} of block {block}", indices, limit)
+                _check_list(f"{name} of block {block}", indices, limit_of(source, name))
             if len({len(indices) for indices in lists.values()}) > 1:
                 raise ValueError(f"{name} must keep as many in every block")
+        group = source.heads // max(1, source.kv_heads)
         for block, heads in self.heads.items():
-            kept = self.kv_heads[block]
-            members = {k: sum(1 for head in heads if head // group == k) for k in kept}
-            if sum(members.values()) != len(heads) or len(set(members.values())) > 1:
-                raise ValueError(f"heads of block {block} must be as many in each group that stays")
+            _check_groups(f"heads of block {block}", heads, group, self.kv_heads[block])
+        if source.mamba is not None:
+            group, groups = source.mamba.heads // source.mamba.groups, source.mamba.groups
+            for block, heads in self.mamba_heads.items():
+                _check_groups(f"mamba_heads of block {block}", heads, group, tuple(range(groups)))
+        for block, pairs in self.merged.items():
+            kept = set(self.heads.get(block, ()))
+            for head, gone in pairs:
+                if head not in kept or gone in kept or not 0 <= gone < source.heads:
+                    raise ValueError(
+                        f"merged of block {block}: {head} must stay and {gone} must go"
+                    )
 
     def as_json(self) -> dict[str, Any]:
         """The lists as a JSON-able object; blocks are numbered as in the source."""
@@ -162,29 +187,44 @@ class Keep:
             "layers": list(self.layers),
             "hidden": list(self.hidden),
             **{
-                name: {str(block): list(indices) for block, indices in lists.items()}
-                for name, lists in (
-                    ("neurons", self.neurons),
-                    ("heads", self.heads),
-                    ("kv_heads", self.kv_heads),
-                )
+                name: {str(block): list(kept) for block, kept in getattr(self, name).items()}
+                for name in LISTS
+            },
+            "merged": {
+                str(block): [list(p) for p in pairs] for block, pairs in self.merged.items()
             },
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Keep:
-        """What :meth:`as_json` gave."""
+        """What :meth:`as_json` gave; records from before a list existed are read as well."""
 
         def lists(name: str) -> dict[int, Indices]:
-            return {int(block): tuple(kept) for block, kept in record[name].items()}
+            return {int(block): tuple(kept) for block, kept in record.get(name, {}).items()}
 
         return cls(
             tuple(record["layers"]),
             tuple(record["hidden"]),
-            lists("neurons"),
-            lists("heads"),
-            lists("kv_heads"),
+            **{name: lists(name) for name in LISTS},
+            merged={
+                int(block): tuple((head, gone) for head, gone in pairs)
+                for block, pairs in record.get("merged", {}).items()
+            },
         )
+
+
+def limit_of(source: ModelConfig, name: str) -> int:
+    """How long the list ``name`` of :class:`Keep` is where everything stays."""
+    symbol, setting = LISTS[name]
+    holder = source.mamba if symbol == "M" else source
+    return int(getattr(holder, setting)) if holder is not None else 0
+
+
+def _check_groups(name: str, heads: Indices, group: int, kept: Indices) -> None:
+    """Heads that lie in the groups that stay, the same number in each."""
+    members = {k: sum(1 for head in heads if head // group == k) for k in kept}
+    if sum(members.values()) != len(heads) or len(set(members.values())) > 1:
+        raise ValueError(f"{name} must be as many in each group that stays")
 
 
 def _check_list(name: str, indices: Indices, limit: int) -> None:
@@ -230,19 +270,73 @@ def cut_tensor(
     for dimension, axis in enumerate(axes):
         if axis == "-":
             continue
-        indices = torch.tensor(_indices(axis, block, source, keep), device=tensor.device)
-        tensor = tensor.index_select(dimension, indices)
+        kept = torch.tensor(indices(axis, block, source, keep), device=tensor.device)
+        chosen = tensor.index_select(dimension, kept)
+        pairs = keep.merged.get(block, ())
+        own_keys = source.heads == source.kv_heads
+        if pairs and (axis == "query" or (axis == "key" and own_keys)):
+            chosen = _merge(chosen, tensor, dimension, kept, pairs, source.head_dim)
+        tensor = chosen
     return tensor.clone() if tensor is whole else tensor
 
 
-def _indices(axis: str, block: int, source: ModelConfig, keep: Keep) -> list[int]:
+def _merge(
+    chosen: Tensor,
+    tensor: Tensor,
+    dimension: int,
+    kept: Tensor,
+    pairs: tuple[tuple[int, int], ...],
+    width: int,
+) -> Tensor:
+    """``chosen`` with ``2 head - gone`` at the channels of each pair's first head."""
+    heads = torch.tensor(pairs, device=tensor.device)
+    channels = heads[..., None] * width + torch.arange(width, device=tensor.device)
+    stay, go = channels[:, 0].flatten(), channels[:, 1].flatten()
+    # In fp32 at least: the two weights are nearly equal in size, and the sum is rounded once.
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    first = tensor.index_select(dimension, stay).to(wide)
+    taken = 2 * first - tensor.index_select(dimension, go).to(wide)
+    return chosen.index_copy(dimension, torch.searchsorted(kept, stay), taken.to(tensor.dtype))
+
+
+def indices(axis: str, block: int, source: ModelConfig, keep: Keep) -> list[int]:
+    """What stays of a dimension that follows ``axis``.
+
+    Args:
+        axis: one of those in :data:`CUTS`, but ``-``.
+        block: index of its block in the source.
+        source: shape of the source.
+        keep: what stays.
+    """
     if axis == "hidden":
         return list(keep.hidden)
     if axis == "neurons":
         return list(keep.neurons[block])
+    if axis.startswith("mamba"):
+        assert source.mamba is not None  # a config with M has them
+        return _mamba_indices(axis, block, source.mamba, keep)
     heads = keep.heads[block] if axis == "query" else keep.kv_heads[block]
-    width = source.head_dim
-    return [head * width + channel for head in heads for channel in range(width)]
+    return _channels(heads, source.head_dim, range(source.head_dim))
+
+
+def _channels(heads: Indices, width: int, kept: Indices | range) -> list[int]:
+    return [head * width + channel for head in heads for channel in kept]
+
+
+def _mamba_indices(axis: str, block: int, sizes: MambaConfig, keep: Keep) -> list[int]:
+    heads = keep.mamba_heads.get(block, tuple(range(sizes.heads)))
+    if axis == "mamba_head":
+        return list(heads)
+    kept = keep.mamba_channels.get(block, tuple(range(sizes.head_dim)))
+    inner = _channels(heads, sizes.head_dim, kept)
+    if axis == "mamba_inner":
+        return inner
+    if axis == "mamba_conv":
+        return inner + list(range(sizes.inner, sizes.conv_channels))
+    x = [sizes.inner + channel for channel in inner]
+    steps = sizes.inner + sizes.conv_channels
+    shared = range(2 * sizes.inner, steps)
+    return [*inner, *x, *shared, *(steps + head for head in heads)]
 
 
 def cut(model: Decoder, keep: Keep) -> Decoder:

@@ -143,7 +143,7 @@ def run(config: ImportanceConfig, run: Run) -> dict[str, Any]:
                 yield loader.batch(first, count)
                 progress.advance(count * config.sequence)
 
-    statistics = measure(model, batches())
+    statistics = measure(model, batches(), config.sequence_aggregations, config.neuron_site)
     model_sha256 = weights_sha256(ready.folder)
     data = _data_record(config, ready)
     sha = write_scores(run.path, statistics, model_sha256, data)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrow.compress.prune_config import PruneConfig
 from regrow.compress.shape_search import limit_of, within
-from regrow.compress.shapes import shape_of, target_config
+from regrow.compress.shapes import shape_of
 from regrow.core import atomic
 from regrow.core.plan import Plan
 from regrow.core.run import Run
@@ -45,16 +45,21 @@ class _Cut:
 
 
 def _prepare(config: PruneConfig) -> _Cut:
-    from regrow.compress.score_file import check_model
+    from regrow.compress.ranking import target_for
+    from regrow.compress.score_file import check_model, read_scores
     from regrow.model.folder import load_config
 
     folder = resolve_model(config.model)
     source = load_config(folder)
+    sha = weights_sha256(folder)
+    statistics = None
+    if config.scores is not None:
+        check_model(config.scores, source, sha, config.sequence_aggregation)
+        statistics = read_scores(config.scores).statistics
     notes: tuple[str, ...] = ()
-    if config.shape is not None:
-        target = target_config(source, config.shape)
+    if config.budget is None:
+        target = target_for(config, source, statistics)
     else:
-        assert config.budget is not None  # the config has one of the two
         name, limit = limit_of(source, config.budget)
         found = within(source, config.budget)
         target = found.config(source, 0)
@@ -64,9 +69,6 @@ def _prepare(config: PruneConfig) -> _Cut:
         counted = f"{len(found)} legal shapes have {limit:,} {name} within "
         also = f"; the next ones: {'; '.join(others)}" if others else ""
         notes = (f"{counted}{config.budget.tolerance:.0%}{also}",)
-    sha = weights_sha256(folder)
-    if config.scores is not None:
-        check_model(config.scores, source, sha)
     if config.shards is not None:
         held_out = ShardSet.open(resolve_shards(config.shards), config.split)
         tokenizer = _tokenizer(folder)
@@ -157,19 +159,16 @@ def run(config: PruneConfig, run: Run) -> dict[str, Any]:
 
 def _keep(config: PruneConfig, ready: _Cut, run: Run) -> tuple[Keep, str | None]:
     """What stays, and the hash of the scores that say so."""
-    from regrow.compress.ranking import choose, choose_random
+    from regrow.compress.ranking import keep_for
     from regrow.compress.score_file import SIDECAR, TENSORS, read_scores, resolve_scores
 
     if config.scores is None:
-        return choose_random(ready.source, ready.target, config.seed), None
+        return keep_for(config, ready.source, ready.target), None
     folder = resolve_scores(config.scores)
     for name in (SIDECAR, TENSORS):
         run.input(folder / name, "scores")
     scores = read_scores(folder)
-    keep = choose(
-        ready.source, ready.target, scores.statistics, config.batch_aggregation, config.depth_rule
-    )
-    return keep, scores.sha256
+    return keep_for(config, ready.source, ready.target, scores.statistics), scores.sha256
 
 
 def _score(
