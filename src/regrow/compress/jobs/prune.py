@@ -10,6 +10,7 @@ from regrow.compress.prune_config import PruneConfig
 from regrow.compress.shape_search import limit_of, within
 from regrow.compress.shapes import shape_of
 from regrow.core import atomic
+from regrow.core.errors import InputError
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.data.shards import ShardSet
@@ -45,8 +46,9 @@ class _Cut:
 
 
 def _prepare(config: PruneConfig) -> _Cut:
-    from regrow.compress.ranking import target_for
+    from regrow.compress.ranking import depth_of, target_for
     from regrow.compress.score_file import check_model, read_scores
+    from regrow.compress.sweep import is_swept, sweep_problems
     from regrow.model.folder import load_config
 
     folder = resolve_model(config.model)
@@ -74,6 +76,12 @@ def _prepare(config: PruneConfig) -> _Cut:
         tokenizer = _tokenizer(folder)
         for shard in held_out.values():
             shard.require(source.vocab_size, tokenizer.sha256 if tokenizer else None)
+    if is_swept(config, source, depth_of(target, source)):
+        problems = sweep_problems(config, folder, source)
+        if problems:
+            raise InputError("layers cannot be tried out", problems)
+        if not source.is_transformer:
+            notes += ("which blocks go, and so the exact count, is known once they were tried out",)
     return _Cut(folder, source, sha, target, notes)
 
 
@@ -129,6 +137,7 @@ def run(config: PruneConfig, run: Run) -> dict[str, Any]:
     run.input(ready.folder, "model")
     torch.set_num_threads(resolve_threads("auto"))
     keep, scores_sha = _keep(config, ready, run)
+    target = keep.config(ready.source)
     child = cut(load(ready.folder), keep)
     tokenizer = _tokenizer(ready.folder)
     save(child, run.export, tokenizer)
@@ -136,18 +145,18 @@ def run(config: PruneConfig, run: Run) -> dict[str, Any]:
         "source_sha256": ready.source_sha256,
         "scores_sha256": scores_sha,
         "selection": config.selection,
-        "shape": shape_of(ready.target),
+        "shape": shape_of(target),
         "kept": keep.as_json(),
     }
     atomic.write_json(run.export / RECORD, record)
     figures: dict[str, Any] = {
-        "shape": shape_of(ready.target),
-        "parameters": parameters(ready.target),
-        "non_embedding_parameters": non_embedding_parameters(ready.target),
+        "shape": shape_of(target),
+        "parameters": parameters(target),
+        "non_embedding_parameters": non_embedding_parameters(target),
         "source_parameters": parameters(ready.source),
         "source_non_embedding_parameters": non_embedding_parameters(ready.source),
         "flops": 0,
-        "flops_per_token": flops_per_token(ready.target, config.sequence),
+        "flops_per_token": flops_per_token(target, config.sequence),
         "source_sha256": ready.source_sha256,
         "scores_sha256": scores_sha,
         "weights_sha256": weights_sha256(run.export),
@@ -159,16 +168,22 @@ def run(config: PruneConfig, run: Run) -> dict[str, Any]:
 
 def _keep(config: PruneConfig, ready: _Cut, run: Run) -> tuple[Keep, str | None]:
     """What stays, and the hash of the scores that say so."""
-    from regrow.compress.ranking import keep_for
+    from regrow.compress.ranking import depth_of, keep_for
     from regrow.compress.score_file import SIDECAR, TENSORS, read_scores, resolve_scores
+    from regrow.compress.sweep import is_swept, sweep_for
+    from regrow.model.folder import load
 
+    damage = None
+    if is_swept(config, ready.source, depth_of(ready.target, ready.source)):
+        damage = sweep_for(config, run, ready.folder, ready.source, lambda: load(ready.folder))
     if config.scores is None:
-        return keep_for(config, ready.source, ready.target), None
+        return keep_for(config, ready.source, ready.target, damage=damage), None
     folder = resolve_scores(config.scores)
     for name in (SIDECAR, TENSORS):
         run.input(folder / name, "scores")
     scores = read_scores(folder)
-    return keep_for(config, ready.source, ready.target, scores.statistics), scores.sha256
+    keep = keep_for(config, ready.source, ready.target, scores.statistics, damage)
+    return keep, scores.sha256
 
 
 def _score(
