@@ -4,8 +4,8 @@ For a chunk of C tokens: project to logits, take the softmax in fp32, add to the
 probabilities in place into the gradient of the logits, and multiply it back into the gradients of
 the hidden states and of the matrix. Logits of one chunk exist at a time.
 
-Here are the parts that all such losses share, and the cross-entropy; ``chunked_matching.py`` has the
-losses against a teacher.
+Here are the parts that all such losses share, and the cross-entropy; ``chunked_matching.py`` has
+the losses against a teacher.
 
 Legend: N tokens, C tokens of a chunk, D model, V vocabulary.
 """
