@@ -152,6 +152,15 @@ _ALL = (
         several_processes=True,
     ),
     Verb(
+        "family",
+        "regrow.compress.family_config:FamilyConfig",
+        "regrow.compress.jobs.family",
+        "search shapes under budgets, and distil the winners: a family of one model",
+        "regrow family runs/base data.shards=runs/shards train.tokens=3e5 "
+        "children.half.budget.non_embedding_parameters=0.5 --run runs/children",
+        bare=("model",),
+    ),
+    Verb(
         "evaluate",
         "regrow.eval.config:EvaluateConfig",
         "regrow.eval.jobs.evaluate",

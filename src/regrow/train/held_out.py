@@ -53,7 +53,7 @@ def held_out(
 
         batches = evaluation_batches
     sums = {}
-    with _evaluating(model):
+    with evaluating(model):
         for name, shard in shards.items():
             windows = batches(shard, sequence, batch, max_tokens_per_source)
             score = _score(model, windows, token_bytes)
@@ -92,7 +92,8 @@ def _score(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without gradients, and with the model in evaluation mode; its own mode is restored."""
     was_training = model.training
     model.eval()
     try:
