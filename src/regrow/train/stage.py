@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from regrow.core import atomic
 from regrow.core.errors import ConfigError, InputError, RegrowError
+from regrow.core.inputs import WHOLE_HASH_BYTES, hash_file
 from regrow.core.plan import Plan
 from regrow.core.registry import nearest
 from regrow.core.run import Run
@@ -508,6 +509,8 @@ def stage_result(stage: Stage, figures: dict[str, Any], weights: Path) -> dict[s
 def weights_sha256(folder: Path) -> str:
     """SHA-256 of ``model.safetensors``; of several shards, of their bytes one after the other.
 
+    Of a file above 1 GiB samples count in place of its bytes, as in :mod:`regrow.core.inputs`.
+
     Raises:
         RegrowError: no weights there.
     """
@@ -516,6 +519,9 @@ def weights_sha256(folder: Path) -> str:
         raise RegrowError(f"{folder} holds no model*.safetensors")
     digest = hashlib.sha256()
     for path in files:
+        if path.stat().st_size > WHOLE_HASH_BYTES:
+            digest.update(hash_file(path)["sha256"].encode())
+            continue
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)
