@@ -158,7 +158,10 @@ def agree(inputs: Inputs, divergence: str) -> dict[str, float]:
     found = {}
     for name in LOSSES:
         loss = step(name, inputs, divergence)
-        pairs = [(loss, expected), *zip((inputs.hidden.grad, inputs.matrix.grad), grads)]
+        pairs = [
+            (loss, expected),
+            *zip((inputs.hidden.grad, inputs.matrix.grad), grads, strict=True),
+        ]
         found[name] = max(float((a - b).norm() / b.norm()) for a, b in pairs)
     return found
 
@@ -184,24 +187,21 @@ def seconds(options: argparse.Namespace) -> dict[str, Any]:
         figures[vocabulary] = {
             "wall_seconds": {n: statistics.median(w for w, _ in v) for n, v in spent.items()},
             "cpu_seconds": {n: statistics.median(c for _, c in v) for n, v in spent.items()},
-            "ours_over": {
-                name: spread([a[0] / b[0] for a, b in zip(spent["regrow"], spent[name])])
-                for name in spent
-                if name != "regrow"
-            },
-            "ours_over_cpu": {
-                name: spread([a[1] / b[1] for a, b in zip(spent["regrow"], spent[name])])
-                for name in spent
-                if name != "regrow"
-            },
+            "ours_over": ratios(spent, 0),
+            "ours_over_cpu": ratios(spent, 1),
             "relative_difference": differences,
         }
     return figures
 
 
-def spread(ratios: list[float]) -> dict[str, float]:
-    """Median, lowest and highest."""
-    return {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+def ratios(spent: dict[str, list[tuple[float, float]]], which: int) -> dict[str, Any]:
+    """Ours over each other's, round by round: median, lowest and highest."""
+    made = {}
+    for name, values in spent.items():
+        if name != "regrow":
+            each = [a[which] / b[which] for a, b in zip(spent["regrow"], values, strict=True)]
+            made[name] = {"ratio": statistics.median(each), "low": min(each), "high": max(each)}
+    return made
 
 
 def _peak(

@@ -22,8 +22,8 @@ class Matched(NamedTuple):
 
     loss: Tensor
     """fp32 scalar, differentiable: divergence plus weighted cross-entropy, summed, in nats."""
-    count: int
-    """Tokens that count."""
+    tokens: int
+    """How many tokens count."""
     divergence: Tensor
     """(N,) or (B, T) divergence of each token, zero where it does not count; no gradient."""
     cross_entropy: Tensor
@@ -98,7 +98,7 @@ class OutputHead(nn.Module):
         """
         matching = Matching(temperature=temperature)
         made = self.match(hidden, teacher_hidden, teacher_head, matching, mask, None, chunk_tokens)
-        return made.loss, made.count
+        return made.loss, made.tokens
 
     def match(
         self,

@@ -170,13 +170,14 @@ def spread(model: Decoder, tp: int, device: torch.device) -> Sharding | None:
 def whole_model(model: Decoder, sharding: Sharding, config: ModelConfig) -> Decoder | None:
     """The model put together in the first process, on the CPU; None in the others."""
     first = sharding.world.is_first
+    with torch.device("meta"):
+        made = Decoder(config)
+    own = made.state_dict().keys()  # what an objective has added to the module stays behind
     state = {}
     for name, tensor in sharding.gathered(model.state_dict()):
-        if first:
+        if first and name in own:
             state[name] = tensor.detach().cpu()
     if not first:
         return None
-    with torch.device("meta"):
-        made = Decoder(config)
     made.load_state_dict(state, assign=True)
     return made

@@ -1,16 +1,20 @@
 """Train a smaller model to match the next-token distribution of a larger one.
 
-Source: Minitron (arXiv 2407.14679), section 3: logits only, forward KL, temperature 1.
+Source: Minitron (arXiv 2407.14679), section 3: logits only, forward KL, temperature 1; the
+correction of the teacher is of its practice report (arXiv 2408.11796), section 2.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from regrow.compress.correction import correct, correction_config, correction_plan
 from regrow.compress.distill_config import DistillConfig
-from regrow.core.errors import InputError
+from regrow.core import atomic
+from regrow.core.errors import ConfigError, InputError
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.io.runs import resolve_model
@@ -18,7 +22,20 @@ from regrow.io.tokenizer import Tokenizer
 from regrow.model.config import ModelConfig
 from regrow.model.shapes import forward_flops_per_token, parameters, weight_bytes
 from regrow.train.sources import Sources
-from regrow.train.stage import Stage, prepare, record_inputs, run_stage, whole_tokens
+from regrow.train.stage import (
+    Stage,
+    prepare,
+    record_inputs,
+    run_stage,
+    weights_sha256,
+    whole_tokens,
+)
+
+if TYPE_CHECKING:
+    from regrow.train.objectives.hidden_match import HiddenMatch
+
+RECORD = "compress.json"
+_BYTES = {"fp32": 4, "bf16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +46,19 @@ class _Pair:
     teacher: Path
     teacher_config: ModelConfig
     stage: Stage
+    vocabulary: int | None
+    hidden: HiddenMatch | None
 
     @property
     def teacher_flops(self) -> int:
-        """FLOPs of the teacher's forward passes over the whole stage."""
+        """FLOPs that only teaching costs: the teacher's forward passes, and the map of the
+        student's hidden states, forward and backward."""
         sequence = self.stage.config.data.sequence
-        return self.stage.tokens * forward_flops_per_token(self.teacher_config, sequence)
+        each = forward_flops_per_token(self.teacher_config, sequence)
+        if self.hidden is not None:
+            widths = self.stage.model.hidden_size * self.teacher_config.hidden_size
+            each += 6 * len(self.hidden.places) * widths
+        return self.stage.tokens * each
 
 
 def _prepare(config: DistillConfig) -> _Pair:
@@ -42,45 +66,125 @@ def _prepare(config: DistillConfig) -> _Pair:
 
     student, teacher = resolve_model(config.student), resolve_model(config.teacher)
     shape, teacher_shape = load_config(student), load_config(teacher)
-    _check_vocabularies((student, shape), (teacher, teacher_shape))
+    vocabulary = _common_vocabulary(
+        (student, shape), (teacher, teacher_shape), config.allow_padded_vocab
+    )
     if config.data.sequence > teacher_shape.max_positions:
         raise InputError(
             f"data.sequence {config.data.sequence} is more than the teacher's max_positions "
             f"{teacher_shape.max_positions}"
         )
+    hidden = _hidden_match(config, shape, teacher_shape)
     sources = Sources.open(config.data, config.eval.split)
     own = student / "tokenizer.json"
     path = own if own.is_file() else sources.find_tokenizer(None)
     schedule = config.optim.resolve(whole_tokens(config))
-    return _Pair(student, teacher, teacher_shape, prepare(config, shape, sources, schedule, path))
+    stage = prepare(config, shape, sources, schedule, path)
+    return _Pair(student, teacher, teacher_shape, stage, vocabulary, hidden)
 
 
-def _check_vocabularies(
-    student: tuple[Path, ModelConfig], teacher: tuple[Path, ModelConfig]
-) -> None:
-    """Both must mean the same by an id, or the divergence between them means nothing.
+def _common_vocabulary(
+    student: tuple[Path, ModelConfig], teacher: tuple[Path, ModelConfig], padded: bool
+) -> int | None:
+    """Ids that both have, where their matrices differ in rows; None where they do not.
+
+    Both must mean the same by an id, or the divergence between them means nothing.
 
     Raises:
-        InputError: embeddings of different sizes, or different tokenizers.
+        InputError: different tokenizers, or matrices of different sizes that may not be.
     """
-    sizes = [config.vocab_size for _, config in (student, teacher)]
-    if sizes[0] != sizes[1]:
-        raise InputError(
-            f"vocab_size: student {student[0]} has {sizes[0]}, teacher {teacher[0]} has "
-            f"{sizes[1]}; distillation needs one vocabulary"
-        )
     paths = [folder / "tokenizer.json" for folder, _ in (student, teacher)]
-    if all(path.is_file() for path in paths):
-        hashes = [Tokenizer.load(path).sha256 for path in paths]
-        if hashes[0] != hashes[1]:
-            raise InputError(
-                f"tokenizer: student {student[0]} has {hashes[0][:12]}, teacher {teacher[0]} has "
-                f"{hashes[1][:12]}; distillation needs one vocabulary"
-            )
+    tokenizers = [Tokenizer.load(path) if path.is_file() else None for path in paths]
+    ours, theirs = tokenizers
+    if ours is not None and theirs is not None and ours.sha256 != theirs.sha256:
+        raise InputError(
+            f"tokenizer: student {student[0]} has {ours.sha256[:12]}, teacher {teacher[0]} has "
+            f"{theirs.sha256[:12]}; distillation needs one vocabulary"
+        )
+    sizes = [config.vocab_size for _, config in (student, teacher)]
+    if sizes[0] == sizes[1]:
+        return None
+    differ = f"vocab_size: student {student[0]} has {sizes[0]}, teacher {teacher[0]} has {sizes[1]}"
+    used = ours.vocab_size if ours is not None and theirs is not None else None
+    if used is None:
+        raise InputError(
+            f"{differ}; distillation needs one vocabulary, and without a tokenizer.json beside "
+            "both it is not known whether the larger one is padded"
+        )
+    if used > min(sizes):
+        raise InputError(
+            f"{differ}, but their tokenizer has {used} ids; the smaller one lacks some"
+        )
+    if not padded:
+        raise InputError(
+            f"{differ}; distillation needs one vocabulary. Their tokenizer is the same and has "
+            f"{used} ids, so the other rows are padding: set allow_padded_vocab=true to leave out "
+            f"those behind {min(sizes)}"
+        )
+    return min(sizes)
+
+
+def _hidden_match(
+    config: DistillConfig, student: ModelConfig, teacher: ModelConfig
+) -> HiddenMatch | None:
+    """The hidden states to compare; None for none.
+
+    Raises:
+        ConfigError: a layer that is not there.
+    """
+    from regrow.train.objectives.hidden_match import HiddenMatch, automatic_pairs
+
+    wanted = config.hidden
+    if wanted.pairs == "auto":
+        pairs = automatic_pairs(student.layers, teacher.layers)
+    else:
+        pairs = wanted.pairs
+    problems = [
+        f"hidden.pairs.{index}: {who} layer {pair[side]} is not there; it has 0 to {layers - 1}"
+        for index, pair in enumerate(pairs)
+        for side, (who, layers) in enumerate(
+            (("student", student.layers), ("teacher", teacher.layers))
+        )
+        if pair[side] >= layers
+    ]
+    if problems:
+        raise ConfigError("hidden states of layers that do not exist", problems)
+    if not pairs:
+        return None
+    return HiddenMatch(pairs, wanted.embed, wanted.metric, wanted.alpha)
+
+
+def terms(config: DistillConfig, hidden: HiddenMatch | None, vocabulary: int | None) -> Any:
+    """What the loss is made of, for the plan and the result."""
+    return {
+        "divergence": config.loss,
+        **({"beta": config.jsd_beta} if config.loss == "jsd" else {}),
+        "temperature": config.temperature,
+        "top_k": config.top_k,
+        "ce_weight": config.ce_weight,
+        "hidden": asdict(hidden) if hidden is not None else None,
+        "teacher_dtype": config.teacher_dtype,
+        **({"vocabulary": vocabulary} if vocabulary is not None else {}),
+    }
+
+
+def _notes(config: DistillConfig, pair: _Pair) -> list[str]:
+    layers = f"{pair.stage.model.layers} of {pair.teacher_config.layers} layers"
+    notes = []
+    if pair.hidden is not None:
+        shown = ", ".join(f"{ours} to {theirs}" for ours, theirs in pair.hidden.pairs)
+        why = f" ({layers} are left)" if config.hidden.pairs == "auto" else ""
+        embed = " and of the embeddings" if pair.hidden.embed else ""
+        notes.append(f"hidden states are matched: student's layer {shown}{embed}{why}")
+    if config.top_k is not None and config.top_k <= 100:
+        notes.append(f"top_k {config.top_k}: at most 100 was clearly worse than every id")
+    if config.teacher_correction is not None:
+        notes.append("the teacher is corrected first; its tokens and FLOPs are told apart")
+    return notes
 
 
 def plan(config: DistillConfig) -> Plan:
-    """Tokens, steps, FLOPs of student and teacher, phases, bytes.
+    """Tokens, steps, FLOPs of student and teacher, what the loss is made of, phases, bytes.
 
     Raises:
         ConfigError, InputError: whatever would stop the run before its first step.
@@ -92,9 +196,12 @@ def plan(config: DistillConfig) -> Plan:
         "flops": pair.stage.flops + pair.teacher_flops,
         "teacher_flops": pair.teacher_flops,
         "teacher_parameters": parameters(pair.teacher_config),
-        "teacher_weight_bytes": weight_bytes(pair.teacher_config, 4),
+        "teacher_weight_bytes": weight_bytes(pair.teacher_config, _BYTES[config.teacher_dtype]),
+        "distillation": terms(config, pair.hidden, pair.vocabulary),
     }
-    return Plan(made.title, figures, made.notes)
+    if config.teacher_correction is not None:
+        figures["teacher_correction"] = correction_plan(correction_config(config, pair.stage))
+    return Plan(made.title, figures, (*_notes(config, pair), *made.notes), made.missing)
 
 
 def run(config: DistillConfig, run: Run) -> dict[str, Any]:
@@ -102,7 +209,8 @@ def run(config: DistillConfig, run: Run) -> dict[str, Any]:
 
     Returns:
         As of pretrain; ``flops`` counts the teacher's forward passes, which ``teacher_flops``
-        gives apart.
+        gives apart. ``distillation`` says what the loss was made of; ``teacher_correction``, where
+        the teacher was corrected, what that took (not in ``flops``) and gave.
     """
     import torch
 
@@ -110,24 +218,58 @@ def run(config: DistillConfig, run: Run) -> dict[str, Any]:
     from regrow.train.device import resolve_device
     from regrow.train.jobs.continue_ import check_finite
     from regrow.train.objectives.distillation import Distillation
+    from regrow.train.objectives.hidden_match import add_map
     from regrow.train.parallel import spread
 
     pair = _prepare(config)
     run.input(pair.student, "student")
     run.input(pair.teacher, "teacher")
     record_inputs(pair.stage, run)
+    corrected: Mapping[str, Any] = {}
+    teacher_folder = pair.teacher
+    if config.teacher_correction is not None:
+        teacher_folder, corrected = correct(correction_config(config, pair.stage), run)
     student = load(pair.student, dtype=torch.float32)
-    teacher = load(pair.teacher, dtype=torch.float32)
+    dtype = torch.bfloat16 if config.teacher_dtype == "bf16" else torch.float32
+    teacher = load(teacher_folder, dtype=dtype)
     check_finite(student, pair.student)
-    check_finite(teacher, pair.teacher)
+    check_finite(teacher, teacher_folder)
+    if pair.hidden is not None:
+        width = pair.teacher_config.hidden_size
+        add_map(student, width, config.seed, _kept_channels(pair))
     device = resolve_device(config.train.device)
     sharding = spread(student, config.parallel.tp, device)
     # Every process holds the whole teacher; only the student is shared.
-    objective = Distillation(student, teacher.to(device), config.temperature, config.ce_weight)
+    objective = Distillation(
+        student,
+        teacher.to(device),
+        config.temperature,
+        config.ce_weight,
+        divergence=config.loss,
+        beta=config.jsd_beta,
+        top_k=config.top_k,
+        vocabulary=pair.vocabulary,
+        hidden=pair.hidden,
+    )
     figures = run_stage(pair.stage, objective, run, "distill", sharding=sharding)
     return {
         **figures,
         "flops": figures["flops"] + pair.teacher_flops,
         "teacher_flops": pair.teacher_flops,
         "teacher_parameters": parameters(pair.teacher_config),
+        "distillation": terms(config, pair.hidden, pair.vocabulary),
+        **({"teacher_correction": corrected} if corrected else {}),
     }
+
+
+def _kept_channels(pair: _Pair) -> list[int] | None:
+    """The teacher's channel of each of the student's, where one was cut from the other."""
+    path = pair.student / RECORD
+    if not path.is_file():
+        return None
+    record = atomic.read_json(path)
+    kept = record.get("kept", {}).get("hidden")
+    if kept is None or len(kept) != pair.stage.model.hidden_size:
+        return None
+    own = record.get("source_sha256") == weights_sha256(pair.teacher)
+    return [int(channel) for channel in kept] if own else None
