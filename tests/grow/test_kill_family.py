@@ -23,19 +23,19 @@ SMALL = [
     "stages.base.config.train.tokens=20480",
     "stages.base.config.eval.every_tokens=8192",
     "stages.continued.config.train.tokens=8192",
-    "stages.scores.config.samples=16",
-    "stages.scores-50.config.samples=16",
+    "stages.children.config.samples=16",
+    "stages.children.config.train.tokens=4096",
+    "stages.children.config.trial={tokens: 8192, score_tokens: 256}",
+    "stages.children.config.save.every_tokens=1024",
     "stages.evaluation.config.max_tokens=1024",
     "stages.evaluation.config.samples.new_tokens=4",
     "stages.evaluation.config.decode={repeats: 1, new_tokens: 4}",
-    *(f"stages.{n}.config.train.tokens=4096" for n in ("child-50", "child-30")),
     *(f"stages.{n}.config.train.tokens=4096" for n in ("scratch-50", "scratch-30")),
     *(f"stages.{n}.config.train.tokens=8192" for n in ("scratch-50-2x", "scratch-30-2x")),
 ]
 STAGES = [
-    "corpus", "tokenizer", "shards", "base", "continued", "scores", "pruned-50", "child-50",
-    "scratch-50", "scratch-50-2x", "scores-50", "pruned-30", "child-30", "scratch-30",
-    "scratch-30-2x", "evaluation",
+    "corpus", "tokenizer", "shards", "base", "continued", "children", "children/half",
+    "children/third", "scratch-50", "scratch-50-2x", "scratch-30", "scratch-30-2x", "evaluation",
 ]  # fmt: skip
 
 

@@ -25,7 +25,7 @@ _LETTERS = {
     "mamba_head_dim": "md",
 }
 _FIXED = ("head_dim", "vocab_size")
-#: The short list is drawn from the more even half of the shapes, but from so many for each place.
+#: The short list is drawn from the more even half of the shapes, but from so many a place at least.
 _POOL = 4
 
 
@@ -100,23 +100,27 @@ def short_list(
 def spread(found: Candidates, count: int) -> npt.NDArray[np.intp]:
     """Rows of a few shapes that differ from each other, in the order of ``found``.
 
-    From the more even half, first the most even one, then again and again the shape that is
-    farthest from all that were taken, by the logarithms of its sizes: no shape of the half is
-    farther from the list than two shapes of the list are from each other.
+    The more even half is divided into as many strata, by the logarithms of the sizes: centres are
+    the most even shape and then, again and again, the one that is farthest from all centres; each
+    shape belongs to its nearest centre. Each stratum gives its most even shape.
 
     Args:
         found: as :func:`regrow.compress.shape_search.within` orders them, the most even first.
         count: how many at most.
 
-    Source: Gonzalez 1985, farthest-first traversal.
+    Source: farthest-first traversal (Gonzalez 1985).
     """
     pool = min(len(found), max(_POOL * count, (len(found) + 1) // 2))
     names = [name for name in type(found).__slots__ if name in _LETTERS]
     sizes = np.stack([getattr(found, name)[:pool] for name in names], axis=1)
     places = np.log(np.maximum(sizes, 1))
-    taken = [0]
-    nearest = np.linalg.norm(places - places[0], axis=1)
-    while len(taken) < min(count, pool):
-        taken.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(places - places[taken[-1]], axis=1))
-    return np.array(sorted(taken), dtype=np.intp)
+    nearest = np.full(pool, np.inf)
+    stratum = np.zeros(pool, dtype=np.intp)
+    centre = 0
+    for number in range(min(count, pool)):
+        distance = np.linalg.norm(places - places[centre], axis=1)
+        closer = distance < nearest
+        stratum[closer], nearest[closer] = number, distance[closer]
+        centre = int(nearest.argmax())
+    _, first = np.unique(stratum, return_index=True)
+    return np.sort(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -42,7 +43,8 @@ class FamilyModelConfig(Config):
     name: str
     """Its name on the page and in ``result.json``."""
     stage: str
-    """The stage that makes it."""
+    """The stage that makes it; of a stage that makes several, with the folder of this one:
+    ``children/half``."""
     kind: Kind
     """How it came to be."""
     twin: str | None = None
@@ -56,6 +58,11 @@ class FamilyConfig(Config):
     """The evaluate stage whose figures stand in the table."""
     models: tuple[FamilyModelConfig, ...]
     """The members, ancestors first."""
+
+
+def stage_of(place: str) -> str:
+    """The stage that a model's place names: ``children`` of ``children/half``."""
+    return place.partition("/")[0]
 
 
 class RecipeConfig(Config):
@@ -73,7 +80,9 @@ class RecipeConfig(Config):
         if self.family is None:
             return self
         names = {model.name for model in self.family.models}
-        wanted = [(m.stage, self.stages, f"model {m.name}: stage") for m in self.family.models]
+        wanted: list[tuple[str, Collection[str], str]] = [
+            (stage_of(m.stage), self.stages, f"model {m.name}: stage") for m in self.family.models
+        ]
         wanted.append((self.family.evaluation, self.stages, "family.evaluation: stage"))
         for name, known, what in wanted:
             if name not in known:

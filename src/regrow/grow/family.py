@@ -7,7 +7,7 @@ from typing import Any
 
 from regrow.core import atomic
 from regrow.core.lineage import PARENT_ROLES
-from regrow.grow.config import FamilyConfig, RecipeConfig
+from regrow.grow.config import FamilyConfig, RecipeConfig, stage_of
 
 Results = dict[str, dict[str, Any]]
 FROM_EVALUATION = (
@@ -32,6 +32,7 @@ def assemble(config: RecipeConfig, results: Results, root: Path) -> dict[str, An
     family = config.family
     assert family is not None
     evaluation = results[family.evaluation]
+    made = {member.stage: _result_of(member.stage, results, root) for member in family.models}
     models = [
         {
             "name": member.name,
@@ -39,11 +40,11 @@ def assemble(config: RecipeConfig, results: Results, root: Path) -> dict[str, An
             "kind": member.kind,
             "twin": member.twin,
             **{key: evaluation["models"][member.name].get(key) for key in FROM_EVALUATION},
-            "tokens": results[member.stage].get("tokens", 0),
-            "flops": results[member.stage].get("flops", 0),
-            "teacher_flops": results[member.stage].get("teacher_flops", 0),
-            "seconds": _seconds(results[member.stage]),
-            "learning_rate": _learning_rate(results[member.stage]),
+            "tokens": made[member.stage].get("tokens", 0),
+            "flops": made[member.stage].get("flops", 0),
+            "teacher_flops": made[member.stage].get("teacher_flops", 0),
+            "seconds": _seconds(made[member.stage]),
+            "learning_rate": _learning_rate(made[member.stage]),
             "path": str(root / member.stage / "export"),
         }
         for member in family.models
@@ -54,6 +55,14 @@ def assemble(config: RecipeConfig, results: Results, root: Path) -> dict[str, An
         "cost": cost(config, models, results),
         "evaluation": {k: evaluation[k] for k in ("split", "tokens", "threads") if k in evaluation},
     }
+
+
+def _result_of(place: str, results: Results, root: Path) -> dict[str, Any]:
+    """The result of the run that made a model, which may be a part of a stage."""
+    if place in results:
+        return results[place]
+    made: dict[str, Any] = atomic.read_json(root / place / "result.json")
+    return made
 
 
 def _learning_rate(result: dict[str, Any]) -> float | None:
@@ -102,18 +111,18 @@ def cost(config: RecipeConfig, models: list[dict[str, Any]], results: Results) -
     """What the family cost, against training each of its final members from scratch.
 
     From scratch means: as many tokens as the base and its continuation saw, for each size. The
-    family's own side counts all that led to its members: importance passes and the teacher's
-    forward passes too. Trials of a learning rate that were not kept, and the twins that exist
-    only for comparison, are listed apart.
+    family's own side counts all that led to its members: importance passes, searches for a shape
+    with all their candidates, and the teacher's forward passes too. Trials of a learning rate that
+    were not kept, and the twins that exist only for comparison, are listed apart.
     """
     assert config.family is not None
     grown = [m for m in models if m["kind"] != "scratch"]
     stages: set[str] = set()
     for member in config.family.models:
         if member.kind != "scratch":
-            stages |= _ancestry(config, member.stage)
+            stages |= _ancestry(config, stage_of(member.stage))
     flops = sum(results[stage].get("flops", 0) for stage in stages)
-    tokens = sum(results[stage].get("tokens", 0) for stage in stages if "loss" in results[stage])
+    tokens = sum(results[stage].get("tokens", 0) for stage in stages if _trains(results[stage]))
     full_tokens = sum(m["tokens"] for m in grown if m["kind"] in ("base", "continued"))
     finals = [m for m in grown if m["kind"] == "distilled"]
     trunk = [m for m in grown if m["kind"] in ("base", "continued")]
@@ -126,11 +135,26 @@ def cost(config: RecipeConfig, models: list[dict[str, Any]], results: Results) -
         "scratch": {"flops": round(scratch_flops), "tokens": full_tokens * (1 + len(finals))},
         "flops_ratio": scratch_flops / flops if flops else None,
         "tokens_ratio": full_tokens * (1 + len(finals)) / tokens if tokens else None,
+        "search": _searched(results, stages),
         "rejected_trials": _rejected(results),
         "twins": {
             "flops": sum(m["flops"] for m in models if m["kind"] == "scratch"),
             "tokens": sum(m["tokens"] for m in models if m["kind"] == "scratch"),
         },
+    }
+
+
+def _trains(result: dict[str, Any]) -> bool:
+    """Whether its tokens are tokens that something was trained on."""
+    return "loss" in result or "search_flops" in result
+
+
+def _searched(results: Results, stages: set[str]) -> dict[str, int]:
+    """What of the family's side went into searches for a shape."""
+    found = [results[stage] for stage in stages if "search_flops" in results[stage]]
+    return {
+        "flops": sum(result["search_flops"] for result in found),
+        "tokens": sum(result["trial_tokens"] for result in found),
     }
 
 

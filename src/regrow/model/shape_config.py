@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -65,6 +66,8 @@ class ShapeConfig(Config):
 
     preset: str | None = None
     """Name of a published shape that the settings below change."""
+    like: Path | None = None
+    """A run folder with a model, or a Hugging Face folder, whose shape the settings below change."""
     layers: int | None = Field(default=None, gt=0)
     """Attention+MLP pairs; for any other pattern, its length."""
     hidden_size: int | None = Field(default=None, gt=0)
@@ -132,6 +135,10 @@ class ShapeConfig(Config):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         """Refuse an impossible shape while the settings are read, not once the shards are open."""
+        if self.preset is not None and self.like is not None:
+            raise ValueError("give one of preset, like, not both")
+        if self.like is not None:
+            return self  # it may have yet to be made
         if self.preset is None and (self.layers is None or self.hidden_size is None):
             return self  # resolve() names what is missing
         try:
@@ -160,8 +167,9 @@ class ShapeConfig(Config):
 
         Raises:
             ConfigError: an unknown preset, a required setting missing, or an impossible shape.
+            InputError: ``like`` is no model.
         """
-        names = ShapeConfig.model_fields.keys() - {"preset", "mamba", *_RATIOS}
+        names = ShapeConfig.model_fields.keys() - {"preset", "like", "mamba", *_RATIOS}
         given = {key: value for key in names if (value := getattr(self, key)) is not None}
         try:
             if any(getattr(self, key) is not None for key in _RATIOS):
@@ -173,12 +181,16 @@ class ShapeConfig(Config):
                         f"{nearest(self.preset, list(PRESETS))} (known: {', '.join(PRESETS)})"
                     )
                 return self._changed(PRESETS[self.preset], given)
+            if self.like is not None:
+                from regrow.model.folder import load_config
+
+                return self._changed(load_config(self.like), given)
             missing = [key for key in ("layers", "hidden_size") if key not in given]
             if missing:
                 raise ConfigError(
                     "the model's shape is not known",
                     [
-                        f"model.{key}: required, but not set (or give model.preset)"
+                        f"model.{key}: required, but not set (or give model.preset or model.like)"
                         for key in missing
                     ],
                 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from regrow.core.plan import Plan
 from regrow.core.run import Run
+from regrow.io.runs import resolve_model
 from regrow.io.tokenizer import Tokenizer
 from regrow.model.presets import PRESETS
 from regrow.train.config import PretrainConfig
@@ -54,6 +55,8 @@ def run(config: PretrainConfig, run: Run) -> dict[str, Any]:
 
     stage = _stage(config)
     record_inputs(stage, run)
+    if config.model.like is not None:
+        run.input(resolve_model(config.model.like) / "config.json", "shape")
     model = Decoder(stage.model)
     model.initialise(torch.Generator().manual_seed(derive(config.seed, "weights")))
     sharding = spread(model, config.parallel.tp, resolve_device(config.train.device))
