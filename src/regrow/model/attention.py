@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from regrow.model import tiled
 from regrow.model.blocks import SequenceContext, initialise_linear, linear
 from regrow.model.config import ModelConfig
 from regrow.model.norm import RMSNorm
@@ -89,9 +90,10 @@ class Attention(nn.Module):
         values = self.v_proj(x).view(batch, time, self.kv_heads, self.head_dim)
         if self.q_norm is not None and self.k_norm is not None:
             queries, keys = self.q_norm(queries), self.k_norm(keys)
-        # On a CPU the fused attention is about twice as fast in fp32 as in bf16 (its backward pass
-        # most), so under autocast it runs in fp32 and only the projections are rounded.
+        # On a CPU the fused attention is no faster in bf16 than in fp32, on some half as fast; so
+        # under autocast either tiles go through the matrix library, or it runs in fp32.
         wide = torch.is_autocast_enabled("cpu") and x.device.type == "cpu"
+        tiles = wide and state is None and torch.get_autocast_dtype("cpu") == torch.bfloat16
         dtype = torch.float32 if wide else values.dtype
         if context.rotation is not None:
             cos, sin = context.rotation
@@ -100,7 +102,10 @@ class Attention(nn.Module):
             keys, values = state.extend(context.start, keys, values)
             if self.window is not None and time == 1 and context.mask is None:
                 keys, values = keys[:, -self.window :], values[:, -self.window :]
-        mixed = self._attend(queries.to(dtype), keys.to(dtype), values.to(dtype), context.mask)
+        if tiles:
+            mixed = tiled.attend(queries, keys, values, context.mask)
+        else:
+            mixed = self._attend(queries.to(dtype), keys.to(dtype), values.to(dtype), context.mask)
         return cast(Tensor, self.o_proj(mixed.reshape(batch, time, -1)))
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -103,4 +103,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, dtype: torch.dtype) -> Tensor:
     """
     wide = torch.promote_types(x.dtype, cos.dtype)
     cos, sin = cos.to(wide), sin.to(wide)
+    if torch.compiler.is_compiling():  # which fuses the plain form, and differentiates it
+        first, second, rest = x.to(wide).tensor_split((cos.shape[-1], 2 * cos.shape[-1]), -1)
+        turned = (first * cos - second * sin, second * cos + first * sin, rest)
+        return torch.cat(turned, -1).to(dtype)
     return cast(Tensor, _Rotate.apply(x, cos, sin, dtype))  # type: ignore[no-untyped-call]

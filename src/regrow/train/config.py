@@ -126,6 +126,9 @@ class BudgetConfig(Config):
     activation_checkpointing: bool = False
     """Whether blocks are run again in the backward pass instead of keeping what they made: a third
     more work, a fraction of the memory."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether attention and MLP blocks are compiled for training; auto: on a GPU, and on a CPU for
+    runs of more than about half an hour."""
     grad_clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0 for no limit."""
     threads: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"

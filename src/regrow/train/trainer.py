@@ -11,23 +11,28 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from regrow.core.errors import CheckpointError, Interrupted, RunError
 from regrow.core.run import Run
 from regrow.core.seed import derive
-from regrow.train import checkpoint
-from regrow.train.batches import Batches
+from regrow.train import checkpoint, gradient
 from regrow.train.callbacks import Callback
-from regrow.train.device import autocast, device_of, faster_precision, resolve_threads, to_device
-from regrow.train.guard import Guard, GuardRules
+from regrow.train.device import (
+    Precision,
+    device_of,
+    faster_precision,
+    resolve_threads,
+    rng_state,
+    set_rng_state,
+)
+from regrow.train.guard import Guard
 from regrow.train.metrics import Window, sources_read, speed
-from regrow.train.objective import Loader, Objective, OwnsBackward, Sum
+from regrow.train.objective import Loader, Objective
 from regrow.train.optimiser import (
     build_optimiser,
     load_optimiser_state,
@@ -35,100 +40,14 @@ from regrow.train.optimiser import (
     set_lr,
 )
 from regrow.train.parallel import Sharding
-from regrow.train.phases import ResolvedPhase
-from regrow.train.schedule import Schedule
+from regrow.train.settings import ModelKind, Settings
 from regrow.train.shared_checkpoint import save_together
 from regrow.train.world import World
 
+__all__ = ["TIME_FIELDS", "ModelKind", "Settings", "Trainer"]
+
 #: Fields of a metrics record that tell of time, and so differ between two equal runs.
 TIME_FIELDS = ("tokens_per_second", "tokens_per_second_device", "seconds", "mfu", "mfu_causal")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelKind:
-    """What is special to a kind of model.
-
-    Args:
-        export: writes the trained module to a folder that others can read.
-        sample: gives a few examples of what the module makes, for the run's page.
-    """
-
-    export: Callable[[nn.Module, Path], Any]
-    sample: Callable[[nn.Module], list[dict[str, Any]]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the loop has to know; a stage makes it from its config.
-
-    Args:
-        schedule: learning rate by consumed tokens.
-        steps: optimiser steps in all.
-        batch_samples: samples of a global batch.
-        micro_batch: samples in memory at once; divides ``batch_samples``.
-        ramp: smaller batches to begin with: samples of one, and how many steps have it, in order.
-        sequence: tokens of a sample; 1 where a sample is no text.
-        phases: names of the blends, by step; for the log.
-        grad_clip: largest gradient norm; 0 for no limit.
-        guard: which steps are not taken.
-        seed: of dropout and the like.
-        flops_per_token: forward and backward, for the utilisation.
-        flops_per_token_causal: the same with half of attention's products; 0 if unknown.
-        peak_flops: of the device; 0 if unknown.
-        eval_every_tokens: 0 for only at the end.
-        save_every_tokens: 0 for only at the end.
-        keep: checkpoints that stay.
-        log_every_steps: steps that a record averages over.
-        label: what progress shows.
-        unit: what is counted as a token.
-    """
-
-    schedule: Schedule
-    steps: int
-    batch_samples: int
-    micro_batch: int
-    sequence: int = 1
-    ramp: tuple[tuple[int, int], ...] = ()
-    phases: tuple[ResolvedPhase, ...] = ()
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int | Literal["auto"] = "auto"
-    grad_clip: float = 1.0
-    guard: GuardRules = field(default_factory=GuardRules)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    seed: int = 0
-    flops_per_token: float = 0.0
-    flops_per_token_causal: float = 0.0
-    peak_flops: float = 0.0
-    eval_every_tokens: int = 0
-    save_every_tokens: int = 0
-    keep: int = 2
-    log_every_steps: int = 10
-    label: str = "train"
-    unit: str = "tok"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps {self.steps} must be at least 1")
-        for samples in (*(samples for samples, _ in self.ramp), self.batch_samples):
-            if samples % self.micro_batch:
-                raise ValueError(
-                    f"batch_samples {samples} is no multiple of micro_batch {self.micro_batch}"
-                )
-        if sum(steps for _, steps in self.ramp) >= self.steps:
-            raise ValueError(f"the ramp leaves none of {self.steps} steps")
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens of one step; with a ramp, of those behind it."""
-        return self.batch_samples * self.sequence
-
-    @property
-    def batches(self) -> Batches:
-        """The samples of each step."""
-        rest = self.steps - sum(steps for _, steps in self.ramp)
-        return Batches((*self.ramp, (self.batch_samples, rest)))
 
 
 class Trainer:
@@ -175,7 +94,7 @@ class Trainer:
         self.world = sharding.world if sharding is not None else World()
         self.module = objective.trainable()
         self.device = device_of(self.module)
-        self.precision: Literal["fp32", "bf16"] = "fp32"
+        self.precision: Precision = "fp32"
         self.optimiser = optimiser or build_optimiser(
             self.module, settings.betas, settings.eps, settings.weight_decay
         )
@@ -241,7 +160,7 @@ class Trainer:
             self._finish()
         return self._figures()
 
-    def _precision(self) -> Literal["fp32", "bf16"]:
+    def _precision(self) -> Precision:
         if self.settings.precision != "auto":
             return self.settings.precision
         rows = self.settings.micro_batch * self.settings.sequence
@@ -261,7 +180,7 @@ class Trainer:
         state = checkpoint.State(
             model=self.module.state_dict(),
             optimizer=optimiser_state(self.optimiser, self.module),
-            rng=_rng_state(self.device),
+            rng=rng_state(self.device),
             trainer={
                 "step": self.step,
                 "tokens": self.tokens,
@@ -339,7 +258,7 @@ class Trainer:
         except RuntimeError as error:
             raise CheckpointError(f"checkpoint {path} does not fit the model: {error}") from error
         self.load_optimiser(state.optimizer)
-        _set_rng_state(dict(state.rng))
+        set_rng_state(state.rng)
         self.step = self._saved_step = int(record["step"])
         self.seconds = float(record["seconds"])
         self.validation = record["validation"]
@@ -383,11 +302,21 @@ class Trainer:
     def _one_step(self, progress: Any) -> None:
         settings = self.settings
         began = time.perf_counter()
-        loss_sum, weight, metrics = self._gradients()
+        loss_sum, weight, metrics = gradient.backward(
+            self.objective,
+            self.loader,
+            self.samples,
+            self._batches.size(self.step),
+            settings.micro_batch,
+            self.precision,
+            self.world,
+        )
         total_weight = float(weight)
         if not total_weight > 0:
             raise RunError(f"step {self.step}: the global batch has no targets at all")
-        norm = self._scale_and_clip(total_weight)
+        norm = gradient.scale_and_clip(
+            self.module, self._parameters, total_weight, settings.grad_clip, self.sharding
+        )
         batch_tokens = self._batches.size(self.step) * settings.sequence
         lr = settings.schedule.lr_at(self.tokens + batch_tokens)
         if self._passes(float(loss_sum) / total_weight, norm):
@@ -407,67 +336,6 @@ class Trainer:
             progress.advance(batch_tokens, **shown)
         if self.evaluate and (self._due(settings.eval_every_tokens) or self.step == settings.steps):
             self._evaluate(phase)
-
-    def _gradients(self) -> tuple[Sum, Sum, dict[str, Sum]]:
-        """Backward of the sum over the global batch; loss sum, weight and metric sums.
-
-        Of several processes, each takes its own micro-batches; the results are of all.
-        """
-        loss_sum, weight, metrics = self._own_gradients()
-        if self.world.data == 1:
-            return loss_sum, weight, metrics
-        names = sorted(metrics)
-        figures = [float(v) for v in (loss_sum, weight, *(metrics[name] for name in names))]
-        loss_sum, weight, *rest = self.world.sum(figures)
-        return loss_sum, weight, dict(zip(names, rest, strict=True))
-
-    def _own_gradients(self) -> tuple[Sum, Sum, dict[str, Sum]]:
-        """The part of one process."""
-        settings = self.settings
-        first, count = self.samples, self._batches.size(self.step)
-        if isinstance(self.objective, OwnsBackward):
-            batch = self.loader.batch(first, count)
-            with autocast(self.precision, self.device):
-                whole = self.objective.step(to_device(batch, self.device))
-            return (
-                _double(whole.sum),
-                whole.weight,
-                {k: _double(v) for k, v in whole.metrics.items()},
-            )
-        loss_sum: Sum = 0.0
-        weight: Sum = 0.0
-        metrics: dict[str, Sum] = {}
-        stride = settings.micro_batch * self.world.data
-        begin = first + settings.micro_batch * self.world.data_rank
-        for start in range(begin, first + count, stride):
-            batch = to_device(self.loader.batch(start, settings.micro_batch), self.device)
-            with autocast(self.precision, self.device):
-                loss = self.objective.loss(batch)
-            loss.sum.backward()  # type: ignore[no-untyped-call]
-            loss_sum = loss_sum + _double(loss.sum)
-            weight = weight + loss.weight
-            for name, value in loss.metrics.items():
-                metrics[name] = metrics.get(name, 0.0) + _double(value)
-        return loss_sum, weight, metrics
-
-    def _scale_and_clip(self, weight: float) -> float:
-        """Turn the gradient of the sum into that of the mean, clipped; its norm before clipping.
-
-        One pass over the gradients does both. A gradient that is not finite stays as it is.
-        """
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if self.sharding is None:
-            norm = float(torch.nn.utils.get_total_norm(gradients)) / weight
-        else:
-            named = {n: p.grad for n, p in self.module.named_parameters() if p.grad is not None}
-            norm = math.sqrt(self.sharding.squared_norm(named)) / weight
-        if not math.isfinite(norm):
-            return norm
-        scale = 1.0 / weight
-        if self.settings.grad_clip and norm > self.settings.grad_clip:
-            scale *= self.settings.grad_clip / norm
-        torch._foreach_mul_(gradients, scale)
-        return norm
 
     def _passes(self, loss: float, norm: float) -> bool:
         """Whether the present step may be taken; says so where it may not.
@@ -575,21 +443,3 @@ class Trainer:
             "ledger": self.loader.ledger(self.samples),
             "skipped_steps": self._guard.skipped,
         }
-
-
-def _double(value: Sum) -> Sum:
-    """A detached sum in float64: sums of sums must not depend on where a resume cut them."""
-    return value.detach().double() if isinstance(value, Tensor) else float(value)
-
-
-def _rng_state(device: torch.device) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _set_rng_state(state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
