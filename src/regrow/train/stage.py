@@ -348,10 +348,12 @@ def run_stage(
 
     from regrow.data.loader import evaluation_batches
     from regrow.model.folder import check_export, save
-    from regrow.train import checkpoint
+    from regrow.train import checkpoint, compiled
+    from regrow.train.device import resolve_threads
     from regrow.train.held_out import held_out
     from regrow.train.parallel import whole_model
     from regrow.train.trainer import ModelKind, Settings, Trainer
+    from regrow.train.world import World
 
     config, data = stage.config, stage.config.data
     if stage.model.is_transformer:  # always near to a shape that can be exported: not after hours
@@ -361,6 +363,15 @@ def run_stage(
     model: Any = objective.trainable()
     for block in model.blocks:
         block.recompute = config.train.activation_checkpointing
+    compiled.choose(
+        config.train.compile,
+        model,
+        run,
+        sharding.world if sharding is not None else World(),
+        stage.flops,
+        config.train.micro_batch * data.sequence,
+        resolve_threads(config.train.threads),
+    )
 
     def evaluate() -> dict[str, Any]:
         return held_out(
