@@ -193,41 +193,47 @@ def due(
     return list(dict.fromkeys(found))
 
 
-def settings(arm: Arm, students: Students) -> tuple[str, dict[str, Any]]:
-    """Verb and settings of an arm: only what it is about differs from the others."""
+def shared(students: Students, tokens: int, seed: int) -> dict[str, Any]:
+    """What the training of all students has in common."""
     base, size = students.base, students.size
-    start, lesson = METHODS[arm.method]
-    common: dict[str, Any] = {
+    return {
         "data": {
             "shards": str(base.shards),
             "sequence": base.sequence,
-            "seed": 1 + arm.seed,  # the teacher's is 0
+            "seed": 1 + seed,  # the teacher's is 0
             "phases": [{"name": "general", "weights": base.weights}],
         },
         "train": {
-            "tokens": arm.tokens,
+            "tokens": tokens,
             "batch_tokens": base.batch,
             "micro_batch": base.settings["train"]["micro_batch"],
             "precision": size.precision,
             "threads": 1,
         },
-        "eval": {"every_tokens": max(base.batch, arm.tokens // 6), "tokens": size.eval_tokens},
+        "eval": {"every_tokens": max(base.batch, tokens // 6), "tokens": size.eval_tokens},
         "save": {"every_tokens": max(base.batch, 200_000)},
         # Gradients of few sequences vary too much for a bound in standard deviations.
         "guard": {"max_grad_norm_sigma": 0},
-        "seed": arm.seed,
+        "seed": seed,
     }
+
+
+def optimiser(lr: float, tokens: int, name: str = "lr") -> dict[str, Any]:
+    """The schedule of all students; ``name`` is what the verb calls the peak rate."""
+    return {name: lr, "min_ratio": 0.1, "warmup_tokens": tokens // 50}
+
+
+def settings(arm: Arm, students: Students) -> tuple[str, dict[str, Any]]:
+    """Verb and settings of an arm: only what it is about differs from the others."""
+    start, lesson = METHODS[arm.method]
+    common = shared(students, arm.tokens, arm.seed)
     student = str(students.start(start, arm.seed))
     if lesson == "kd":
-        optim = {"lr": arm.lr, "min_ratio": 0.1, "warmup_tokens": arm.tokens // 50}
-        return "distill", {
-            **common,
-            "student": student,
-            "teacher": str(base.folder),
-            "optim": optim,
-        }
-    optim = {"start": arm.lr, "min_ratio": 0.1, "warmup_tokens": arm.tokens // 50}
-    return "continue", {**common, "model": student, "optim": {**optim, "load_state": False}}
+        optim = optimiser(arm.lr, arm.tokens)
+        teacher = str(students.base.folder)
+        return "distill", {**common, "student": student, "teacher": teacher, "optim": optim}
+    optim = optimiser(arm.lr, arm.tokens, "start") | {"load_state": False}
+    return "continue", {**common, "model": student, "optim": optim}
 
 
 def run(arm: Arm, students: Students) -> dict[str, Any]:

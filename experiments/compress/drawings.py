@@ -99,18 +99,18 @@ def _curve(name: str, row: dict[str, Any], colour: int, dash: int) -> Series:
 
 
 def ranks_drawing(found: Found) -> Drawing | None:
-    """Each candidate's loss before retraining against that after it."""
+    """Each candidate's divergence from the teacher before retraining against that after it."""
     candidates = found.candidates()
     if len(candidates) < 2:
         return None
     by_layers: dict[int, list[Point]] = {}
     for one in candidates:
-        place = (float(one["zero_shot"]), float(one["test"]))
+        place = (float(one["zero_shot"]["kld"]), float(one["rungs"][-1]["kld"]))
         by_layers.setdefault(one["shape"]["layers"], []).append(place)
     series = [
         Series(f"{layers} layers", dots=dots, colour=index)
         for index, (layers, dots) in enumerate(sorted(by_layers.items()))
     ]
-    x = Axis("test loss before retraining, nats a token", decimals)
-    y = Axis("test loss after it", decimals)
+    x = Axis("divergence from the teacher before retraining, nats a token", decimals)
+    y = Axis("divergence after it", decimals)
     return line_chart(series, x, y, title="Candidates before and after retraining", width=_WIDTH)

@@ -83,9 +83,9 @@ def expected(
     if "depth" in parts:
         found["depth"] = runs("depth-kd", tokens, sweep["depth-kd"])
     if "search" in parts:
-        done = arms.latest(results)
-        left = [s for s in search.shapes(base.shape, size) if search.name_of(s) not in done]
-        found["search"] = [("kd", base.tokens(size.light))] * len(left)
+        # Candidates share the teacher's forward pass; the winner has it to itself.
+        whole = [("ce", base.tokens(size.light))] * size.candidates + [("kd", tokens)]
+        found["search"] = [] if search.NAME in arms.latest(results) else whole
     if "compute" in parts:
         more = arms.equal_compute(base, students, tokens)
         found["compute"] = [run for method in arms.CE for run in runs(method, more, seeds)]

@@ -142,15 +142,21 @@ class Found:
             if line["part"] == "zero" and line["kind"] == "aggregation"
         }
 
+    @property
+    def search(self) -> dict[str, Any]:
+        """The line of the search; empty before it is there."""
+        return latest(self.results).get("search", {})
+
     def candidates(self) -> Results:
-        """Lines of the search, the best after retraining first."""
-        lines = [r for r in latest(self.results).values() if r["part"] == "search"]
-        return sorted(lines, key=lambda r: r["test"])
+        """What the search tried and trained to the end, the best after retraining first."""
+        found = self.search.get("candidates", [])
+        return sorted((c for c in found if c["rungs"]), key=lambda c: c["rungs"][-1]["kld"])
 
     def rank_correlation(self) -> float | None:
-        """Spearman's rho between the candidates' losses before and after retraining."""
+        """Spearman's rho between the candidates' divergences before and after retraining."""
         rows = self.candidates()
-        return spearman([r["zero_shot"] for r in rows], [r["test"] for r in rows])
+        after = [row["rungs"][-1]["kld"] for row in rows]
+        return spearman([row["zero_shot"]["kld"] for row in rows], after)
 
     def closed(self) -> list[float]:
         """Share of the gap from fresh weights + CE to the teacher that the child closes."""

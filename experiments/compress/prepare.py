@@ -47,7 +47,7 @@ class Size:
     """The same for the candidates of the search."""
     candidates: int = 12
     spread: float = 0.05
-    """How far from ``kept`` a candidate may be."""
+    """How far from ``kept`` a candidate may be, as a share of it."""
     samples: int = 512
     """Calibration windows."""
     randoms: int = 5
@@ -60,7 +60,7 @@ class Size:
     """How many further ones, where the best lies at an end."""
     precision: str = "bf16"
     """Of the students' training; scores are computed in fp32."""
-    score_tokens: int = 24_576
+    score_tokens: int = 16_384
     """Test tokens of each source, at most."""
     eval_tokens: int = 4096
     """Validation tokens of each source, at most."""
@@ -73,7 +73,7 @@ TINY = Size(
     tolerance=0.1,
     students=0.1,
     short=0.05,
-    light=0.05,
+    light=0.07,
     candidates=3,
     spread=0.2,
     samples=16,
@@ -286,11 +286,6 @@ class Students:
         folder = self.work / f"pruned-depth-{seed}"
         return self._cut(folder, scores=str(self.scores(seed)), shape={"layers": self.layers})
 
-    def shaped(self, shape: Mapping[str, int]) -> tuple[Path, dict[str, Any]]:
-        """Cut by importance to any shape."""
-        folder = self.work / "-".join(["candidate", *map(str, shape.values())])
-        return folder, self._cut(folder, scores=str(self.scores(0)), shape=dict(shape))
-
     def fresh(self, seed: int) -> Path:
         """The width student's shape with random weights."""
         import torch
@@ -342,9 +337,9 @@ def tiny(family: Path) -> Base:
             "sequence": 16,
             "phases": [{"name": "general", "weights": {"code": 0.7, "docstrings": 0.3}}],
         },
-        train={"tokens": 16_384, "batch_tokens": 128, "micro_batch": 8, "precision": "fp32"},
+        train={"tokens": 8192, "batch_tokens": 128, "micro_batch": 8, "precision": "fp32"},
         optim={"lr": 1e-2},
-        eval={"every_tokens": 4096, "tokens": 256},
+        eval={"every_tokens": 2048, "tokens": 256},
         guard={"max_grad_norm_sigma": 0},
     )
     return Base(family)

@@ -283,24 +283,47 @@ def aggregations_table(found: Found) -> str:
 
 
 def search_table(found: Found) -> str:
-    """Candidates, the best after retraining first."""
+    """Candidates, the best after retraining first; correlations on the way; the winner."""
     rows = found.candidates()
-    before = {r["name"]: i for i, r in enumerate(sorted(rows, key=lambda r: r["zero_shot"]), 1)}
+    if not rows:
+        return NOTHING
+    steps = [rung["step"] for rung in rows[0]["rungs"]]
+    first = sorted(row["zero_shot"]["kld"] for row in rows)
     lines = [
         (
-            "{layers} x {hidden_size}, MLP {intermediate_size}, {heads} heads".format(**r["shape"]),
-            count(r["non_embedding_parameters"]),
-            f"{r['zero_shot']:.3f}",
-            f"{r['test']:.3f}",
-            str(before[r["name"]]),
+            row["name"],
+            count(row["non_embedding_parameters"]),
+            f"{row['zero_shot']['kld']:.3f}",
+            *(f"{rung['kld']:.3f}" for rung in row["rungs"]),
+            str(1 + first.index(row["zero_shot"]["kld"])),
             str(after),
         )
-        for after, r in enumerate(rows, 1)
+        for after, row in enumerate(rows, 1)
     ]
-    head = ("Shape", "Non-embedding", "Before", "After", "Rank before", "Rank after")
-    rho = found.rank_correlation()
-    said = "" if rho is None else f"\n\nSpearman's rank correlation: {rho:.2f}."
-    return _table(head, lines) + said
+    head = ("Shape", "Non-embedding", "Before", *(f"{step} steps" for step in steps))
+    table = _table((*head, "Rank before", "Rank after"), lines)
+    return f"{table}\n\n{_search_words(found)}"
+
+
+def _search_words(found: Found) -> str:
+    search = found.search
+    rungs = [
+        f"{rung['spearman']:.2f} after {rung['step']} steps"
+        for rung in search["ranks"]["by_rung"]
+        if rung["spearman"] is not None
+    ]
+    flips = len(search["ranks"]["flips"])
+    pairs = len(found.candidates()) * (len(found.candidates()) - 1) // 2
+    words = (
+        f"{count(search['counted'])} legal shapes lie within the budget. Spearman's rank "
+        f"correlation with the order before retraining: {listing(rungs)}; {flips} of {pairs} pairs "
+        f"change places. The winner, {search['winner']}, retrained like the width child, comes to "
+        f"{search['winner_test']:.3f} on the test split"
+    )
+    child = [r["test"] for r in found.arms(CHILD) if r["seed"] == 0]
+    return (
+        f"{words}; the width child of the same seed has {child[0]:.3f}." if child else f"{words}."
+    )
 
 
 def twin_table(found: Found) -> str:
@@ -364,12 +387,13 @@ def cost_table(found: Found) -> str:
     ]
     added = passed["importance_flops"] + one["flops"]
     rows.append(("the child alone: from scratch over cut and distilled", "", times(twin / added)))
-    more = [("further learning rates of the child", swept), ("search", found.candidates())]
-    rows += [
-        (name, count(sum(r["tokens"] for r in lines)), scientific(sum(r["flops"] for r in lines)))
-        for name, lines in more
-        if lines
-    ]
+    if swept:
+        tokens, flops = (sum(r[key] for r in swept) for key in ("tokens", "flops"))
+        name = "further learning rates of the child"
+        rows.append((name, count(tokens), scientific(flops)))
+    if found.search:
+        tokens, flops = found.search["trial_tokens"], found.search["search_flops"]
+        rows.append(("search over shapes", count(tokens), scientific(flops)))
     return _table(("", "Tokens", "FLOPs"), rows)
 
 

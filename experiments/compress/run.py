@@ -63,10 +63,9 @@ def tasks(
     for arm in arms.due(results, students, parts, seeds, size):
         yield Task(arm.name, lambda arm=arm: arms.run(arm, students))
     if "search" in parts:
-        rate = search.rate(results, students, size)
-        for shape in search.due(results, students, size):
-            make = lambda shape=shape: search.run(shape, students, rate)  # noqa: E731
-            yield Task(search.name_of(shape), make)
+        rate = search.rate(results, students)
+        if rate is not None and search.due(results, students):
+            yield Task(search.NAME, lambda: search.run(students, rate))
     if "speed" in parts and "speed" not in done:
         yield Task("speed", lambda: arms.speeds(students))
 
@@ -98,7 +97,7 @@ def run(
                 continue
             if task.name not in {r["name"] for r in read_of(results, key)}:
                 append(results, [{"base": key, **line}])
-            loss = line.get("test") or line.get("loss")
+            loss = line.get("test") or line.get("loss") or line.get("winner_test")
             told = f" {loss:.3f}" if loss is not None else ""
             say(f"{task.name}{told} in {time.monotonic() - started:.0f} s")
             break

@@ -1,78 +1,73 @@
-"""Many shapes of one size: does the order before any retraining tell the order after it?"""
+"""Many shapes of one size: does the order before any retraining tell the order after it?
+
+One run of ``family`` whose halving is switched off, so that every candidate is trained to the end.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-import numpy as np
-from experiments.compress.arms import CHILD, Arm, best_rate, latest, settings
-from experiments.compress.prepare import Size, Students, do, score
+from experiments.compress.arms import CHILD, Results, best_rate, latest, optimiser, shared
+from experiments.compress.prepare import Students, do, score
 
-from regrow.compress.prune_config import BudgetTarget
-from regrow.compress.shape_search import within
-from regrow.model.config import ModelConfig
-from regrow.model.shapes import flops_per_token
+from regrow.compress.family_record import CANDIDATES
 
-AXES = ("layers", "hidden_size", "intermediate_size", "heads")
+NAME, WINNER = "search", "half"
 
 
-def shapes(source: ModelConfig, size: Size) -> list[dict[str, int]]:
-    """Shapes within the budget that lie far from each other.
-
-    The first is the most even one; each further one is, of those left, the farthest from all
-    before, in the logarithms of the four sizes.
-    """
-    budget = BudgetTarget(
-        non_embedding_parameters=size.kept,
-        tolerance=size.spread,
-        axes=("hidden", "mlp", "heads", "layers"),
-    )
-    found = within(source, budget)
-    places = np.log(np.stack([getattr(found, axis) for axis in AXES], axis=1))  # (count, axes)
-    taken = [0]
-    while len(taken) < min(size.candidates, len(found)):
-        apart = np.linalg.norm(places[:, None] - places[taken][None], axis=-1).min(1)
-        taken.append(int(apart.argmax()))
-    return [{axis: int(getattr(found, axis)[row]) for axis in AXES} for row in taken]
-
-
-def name_of(shape: dict[str, int]) -> str:
-    """Of its line."""
-    return "-".join(["candidate", *map(str, shape.values())])
-
-
-def due(results: list[dict[str, Any]], students: Students, size: Size) -> list[dict[str, int]]:
-    """Candidates that are not done; none while the child's learning rate is not known."""
-    if rate(results, students, size) is None:
-        return []
-    done = latest(results)
-    return [s for s in shapes(students.base.shape, size) if name_of(s) not in done]
-
-
-def rate(results: list[dict[str, Any]], students: Students, size: Size) -> float | None:
+def rate(results: Results, students: Students) -> float | None:
     """The learning rate of all candidates: the best of the width child."""
+    size = students.size
     return best_rate(results, CHILD, students.base.tokens(size.students), size)
 
 
-def run(shape: dict[str, int], students: Students, lr: float) -> dict[str, Any]:
-    """Cut, score, retrain a little, score again; the line of the results."""
+def due(results: Results, students: Students) -> bool:
+    """Whether the search is not done and the child's learning rate is known."""
+    return NAME not in latest(results) and rate(results, students) is not None
+
+
+def settings(students: Students, lr: float) -> dict[str, Any]:
+    """Settings of ``family``: the winner is retrained as the width child is."""
     base, size = students.base, students.size
-    folder, cut = students.shaped(shape)
-    verb, given = settings(Arm(CHILD, base.tokens(size.light), lr, 0), students)
-    trained = students.work / f"{name_of(shape)}-trained"
-    made = do(verb, trained, **{**given, "student": str(folder)})
+    tokens = base.tokens(size.students)
+    budget = {
+        "non_embedding_parameters": size.kept,
+        "tolerance": size.spread,
+        "axes": ["hidden", "mlp", "heads", "layers"],
+    }
+    return {
+        **shared(students, tokens, 0),
+        "model": str(base.folder),
+        "children": {WINNER: {"budget": budget}},
+        "candidates": size.candidates,
+        "trial": {
+            "tokens": base.tokens(size.light),
+            "halving": False,
+            "score_tokens": size.eval_tokens,
+        },
+        "samples": size.samples,
+        "optim": optimiser(lr, tokens),
+    }
+
+
+def run(students: Students, lr: float) -> dict[str, Any]:
+    """Search; the line of the results."""
+    folder = students.work / NAME
+    made = do("family", folder, **settings(students, lr))
+    child = made["children"][WINNER]
+    lines = (folder / CANDIDATES).read_text(encoding="utf-8").splitlines()
     return {
         "part": "search",
-        "name": name_of(shape),
-        "shape": shape,
+        "name": NAME,
         "lr": lr,
-        "tokens": made["tokens"],
-        "steps": made["steps"],
-        "flops": made["flops"],
-        "teacher_flops": made["teacher_flops"],
-        "seconds": made["seconds_training"],
-        "non_embedding_parameters": cut["non_embedding_parameters"],
-        "flops_per_token": flops_per_token(base.shape.replace(**shape), base.sequence),
-        "zero_shot": cut["loss"],
-        "test": score(trained, base, size)["loss"],
+        "tokens": students.base.tokens(students.size.light),
+        "candidates": [json.loads(line) for line in lines],
+        "ranks": child["ranks"],
+        "counted": child["counted"],
+        "winner": child["winner"],
+        "winner_test": score(folder / WINNER, students.base, students.size)["loss"],
+        "trial_tokens": made["trial_tokens"],
+        "search_flops": made["search_flops"],
+        "seconds": made["seconds"],
     }

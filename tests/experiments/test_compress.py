@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from experiments.compress import arms, estimate, findings, prepare, report, run, search, zero
+from experiments.compress import arms, estimate, findings, prepare, report, run, zero
 from experiments.compress.findings import FAILS, HOLDS, MISSING, OPEN, Found
 
 from regrow.core.errors import BusyError
 from regrow.data.loader import evaluation_batches
 from regrow.data.shards import ShardSet
 from regrow.model.folder import load
-from regrow.model.shapes import non_embedding_parameters
 
 SIZE = prepare.Size(more_rates=2)
 TOKENS, SHORT, LONGER, BASE = 1000, 400, 1600, 10_000
@@ -163,19 +162,34 @@ def test_the_twin_grows_until_it_catches_up_or_has_the_teachers_tokens() -> None
     )
 
 
-def test_candidates_lie_apart_and_within_the_budget() -> None:
-    from regrow.model.shape_config import ShapeConfig
+def test_the_search_is_told_by_its_ranks() -> None:
+    def candidate(name: str, before: float, *after: float) -> dict[str, Any]:
+        rungs = [{"step": 10 * n, "kld": kld} for n, kld in enumerate(after, 1)]
+        return {
+            "name": name,
+            "shape": {"layers": 4},
+            "non_embedding_parameters": 5,
+            "zero_shot": {"kld": before},
+            "rungs": rungs,
+        }
 
-    source = ShapeConfig(
-        layers=8, hidden_size=192, heads=6, kv_heads=2, head_dim=32, intermediate_size=512
-    ).resolve(4096, 256)
-    found = search.shapes(source, SIZE)
-    assert len({search.name_of(shape) for shape in found}) == 12
-    whole = non_embedding_parameters(source)
-    for shape in found:
-        share = non_embedding_parameters(source.replace(**shape)) / whole
-        assert share == pytest.approx(0.5, rel=SIZE.spread)
-    assert len({shape["layers"] for shape in found}) > 2
+    tried = [candidate(str(n), n, 9 - n, after) for n, after in enumerate((2, 3, 1, 4))]
+    line = {
+        "part": "search",
+        "name": "search",
+        "candidates": [*tried, candidate("broke down", 0.5)],
+        "ranks": {"by_rung": [{"step": 20, "spearman": 0.4}], "flips": [["a", "b"]]},
+        "counted": 77,
+        "winner": "2",
+        "winner_test": 3.2,
+    }
+    found = Found([_base(), line])
+    assert [c["name"] for c in found.candidates()] == ["2", "0", "1", "3"]
+    assert found.rank_correlation() == pytest.approx(1 - 6 * (1 + 1 + 4 + 0) / (4 * 15))
+    assert _seen([_base(), line], "f") == [MISSING], "twelve are asked for"
+    told = report.search_table(found)
+    assert "| 2 | 5 | 2.000 | 7.000 | 1.000 | 3 | 1 |" in told
+    assert "1 of 6 pairs change places" in told
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +212,7 @@ def test_the_whole_experiment_at_its_smallest(
     assert len(again) == 1, "nothing is done twice"
     found = arms.read_of(results, students.key)
     kinds = [line["part"] for line in found]
-    assert (kinds.count("base"), kinds.count("speed"), kinds.count("search")) == (1, 1, 3)
+    assert (kinds.count("base"), kinds.count("speed"), kinds.count("search")) == (1, 1, 1)
     assert kinds.count("zero") == 1 + 2 + 1 + 9
     _the_arms_are_what_they_say(found, students)
     report.write(found, tmp_path)
@@ -213,15 +227,19 @@ def test_the_whole_experiment_at_its_smallest(
 def _the_arms_are_what_they_say(found: list[dict[str, Any]], students: prepare.Students) -> None:
     by_name = {line["name"]: line for line in found}
     teacher, base, work = by_name["base"], students.base, students.work
-    equal = [line for line in found if line.get("tokens") == teacher["student_tokens"]]
-    assert {line["method"] for line in equal if line["part"] == "arm"} == set(arms.METHODS)
-    assert teacher["student_tokens"] <= 0.1 * teacher["tokens"]
+    tokens = teacher["student_tokens"]
+    equal = [line for line in found if line["part"] == "arm" and line["tokens"] == tokens]
+    assert {line["method"] for line in equal} == set(arms.METHODS)
+    assert tokens <= 0.1 * teacher["tokens"]
     assert max(line["steps"] for line in equal) <= 0.1 * teacher["steps"]
     # What the arms without a teacher get more is what the teacher cost the others.
     kd = next(line for line in equal if line["method"] == "importance-kd")
     ce = next(line for line in found if line.get("tokens") == teacher["equal_compute_tokens"])
     step = ce["flops"] / ce["tokens"] * base.batch
     assert kd["flops"] - step < ce["flops"] <= kd["flops"]
+    # The search's winner is trained as the child is: equal shapes would be equal models.
+    search = by_name["search"]
+    assert all(len(one["rungs"]) == 3 for one in search["candidates"]), "none is dropped"
     # Both lessons begin with the same student.
     fresh = load(work / "fresh-0")
     assert not (work / "fresh-0/model.safetensors").samefile(
