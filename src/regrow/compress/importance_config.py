@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from regrow.core.config import Config
+from regrow.core.hardware import memory_bytes
+from regrow.model.config import ModelConfig
+from regrow.model.shapes import weight_bytes
 from regrow.train.config import Count
 
 #: How a channel's values over the tokens of a window become one number: the mean of the absolute
@@ -21,6 +24,8 @@ NeuronSite = Literal["post_act", "pre_act"]
 
 class ImportanceConfig(Config):
     """Score channels, neurons, heads and layers with one forward pass over calibration text."""
+
+    spreading: ClassVar[tuple[str, ...]] = ("streamed",)
 
     model: Path
     """A run folder with a model, or a Hugging Face folder."""
@@ -42,6 +47,9 @@ class ImportanceConfig(Config):
     """Whether attention and positions stay inside a document."""
     micro_batch: Count = Field(default=8, gt=0)
     """Windows in memory at once; has no influence on the scores beyond rounding."""
+    streamed: bool | Literal["auto"] = "auto"
+    """Whether one block's weights are in memory at a time, on the CPU, which takes as many windows
+    at once as there is room for; auto: where all weights in fp32 are more than the memory."""
     seed: int = Field(default=0, ge=0)
     """Decides which windows are drawn."""
 
@@ -50,3 +58,10 @@ class ImportanceConfig(Config):
         if len(set(self.sequence_aggregations)) != len(self.sequence_aggregations):
             raise ValueError("sequence_aggregations names one twice")
         return self
+
+
+def is_streamed(config: ImportanceConfig, model: ModelConfig) -> bool:
+    """Whether the pass reads one block at a time: as set, or where the weights would not fit."""
+    if isinstance(config.streamed, bool):
+        return config.streamed
+    return weight_bytes(model, 4) > memory_bytes()

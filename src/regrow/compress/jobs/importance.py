@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regrow.compress.importance_config import ImportanceConfig
+from regrow.compress.importance_config import ImportanceConfig, is_streamed
+from regrow.compress.source import SourceModel, source_model
 from regrow.core.errors import ConfigError, Interrupted
 from regrow.core.plan import Plan
 from regrow.core.registry import nearest
 from regrow.core.run import Run
 from regrow.data.shards import Shard, ShardSet
-from regrow.io.runs import resolve_model, resolve_shards
+from regrow.io.runs import resolve_shards
 from regrow.io.tokenizer import Tokenizer
 from regrow.model.config import ModelConfig
 from regrow.model.shapes import forward_flops_per_token, weight_bytes
@@ -23,32 +24,38 @@ from regrow.train.stage import weights_sha256
 
 @dataclass(frozen=True, slots=True)
 class _Calibration:
-    """Model and text, checked against each other."""
+    """Model and text, checked against each other; of a preset there may be no text yet."""
 
-    folder: Path
-    model: ModelConfig
+    source: SourceModel
     shards_folder: Path
     shards: dict[str, Shard]
     weights: dict[str, float]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> ModelConfig:
+        """Shape of the model."""
+        return self.source.config
 
 
 def _prepare(config: ImportanceConfig) -> _Calibration:
-    from regrow.model.folder import load_config
-
-    folder = resolve_model(config.model)
-    model = load_config(folder)
-    shards_folder = resolve_shards(config.shards)
-    shards = ShardSet.open(shards_folder, "train")
-    found = (folder / "tokenizer.json").is_file()
-    sha = Tokenizer.load(folder).sha256 if found else None
-    for shard in shards.values():
-        shard.require(model.vocab_size, sha)
+    source = source_model(config.model)
+    model, folder = source.config, source.place
     problems = []
     if config.sequence > model.max_positions:
         problems.append(
             f"sequence: {config.sequence} is more than the model's max_positions "
             f"{model.max_positions}"
         )
+    if folder is None and not config.shards.exists() and not problems:
+        missing = (*source.missing, f"shards {config.shards} does not exist")
+        return _Calibration(source, config.shards, {}, config.weights, missing)
+    shards_folder = resolve_shards(config.shards)
+    shards = ShardSet.open(shards_folder, "train")
+    found = folder is not None and (folder / "tokenizer.json").is_file()
+    sha = Tokenizer.load(folder).sha256 if found and folder is not None else None
+    for shard in shards.values():
+        shard.require(model.vocab_size, sha)
     windows = {name: max(0, (s.num_tokens - 1) // config.sequence) for name, s in shards.items()}
     weights = config.weights or {name: float(n) for name, n in windows.items() if n}
     for name in weights:
@@ -62,7 +69,7 @@ def _prepare(config: ImportanceConfig) -> _Calibration:
         problems.extend(_too_few(config, windows, weights))
     if problems:
         raise ConfigError("the importance pass cannot start", problems)
-    return _Calibration(folder, model, shards_folder, dict(shards), weights)
+    return _Calibration(source, shards_folder, dict(shards), weights, source.missing)
 
 
 def _too_few(
@@ -96,7 +103,10 @@ def plan(config: ImportanceConfig) -> Plan:
         "weights": ready.weights,
         "weight_bytes": weight_bytes(ready.model, 4),
     }
-    return Plan(f"importance over {config.samples} windows, {tokens:,} tokens", figures)
+    streamed = is_streamed(config, ready.model)
+    notes = ("one block's weights are in memory at a time",) if streamed else ()
+    title = f"importance over {config.samples} windows, {tokens:,} tokens"
+    return Plan(title, figures, notes, ready.missing)
 
 
 def _flops(model: ModelConfig, config: ImportanceConfig) -> int:
@@ -121,30 +131,32 @@ def run(config: ImportanceConfig, run: Run) -> dict[str, Any]:
     from regrow.compress.importance import measure
     from regrow.compress.ranking import block_influence
     from regrow.compress.score_file import write_scores
+    from regrow.compress.streamed_importance import calibrated
     from regrow.data.loader import Batch, Loader, Phase
-    from regrow.model.folder import load
-    from regrow.train.device import resolve_device, resolve_threads
+    from regrow.train.device import resolve_threads
 
     ready = _prepare(config)
-    run.input(ready.folder, "model")
+    folder = run.input(ready.source.folder, "model")
     run.input(ready.shards_folder, "shards")
     torch.set_num_threads(resolve_threads("auto"))
-    model = load(ready.folder).to(resolve_device("auto"))
     phase = Phase("calibration", ready.weights, config.samples)
     loader = Loader(ready.shards, [phase], config.sequence, config.seed, config.document_mask)
     tokens = config.samples * config.sequence
 
-    def batches() -> Iterator[Batch]:
+    def batches(at_once: int) -> Iterator[Batch]:
         with run.progress("importance", tokens) as progress:
-            for first in range(0, config.samples, config.micro_batch):
+            for first in range(0, config.samples, at_once):
                 if run.stop_requested:
                     raise Interrupted(f"interrupted; the same command starts {run.path} again")
-                count = min(config.micro_batch, config.samples - first)
+                count = min(at_once, config.samples - first)
                 yield loader.batch(first, count)
                 progress.advance(count * config.sequence)
 
-    statistics = measure(model, batches(), config.sequence_aggregations, config.neuron_site)
-    model_sha256 = weights_sha256(ready.folder)
+    with calibrated(config, folder) as (model, at_once):
+        statistics = measure(
+            model, batches(at_once), config.sequence_aggregations, config.neuron_site
+        )
+    model_sha256 = weights_sha256(folder)
     data = _data_record(config, ready)
     sha = write_scores(run.path, statistics, model_sha256, data)
     return {
