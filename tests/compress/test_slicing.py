@@ -17,117 +17,42 @@ from regrow.compress.ranking import choose, choose_random
 from regrow.compress.slicing import CUTS, Keep, cut
 from regrow.model.config import ModelConfig
 from regrow.model.decoder import Decoder
-from tests.compress.makers import small
+from tests.compress.makers import FAMILIES, cut_by_hand, halves, small, stock
 from tests.compress.test_importance import Windows
 from tests.model.makers import ours, perturb, tokens
 
-KEEP = Keep(
-    layers=(0, 2),
-    hidden=(0, 1, 3, 4, 6, 7, 10, 11, 12, 14, 15, 18, 19, 21, 22, 23),
-    neurons={1: (0, 2, 5, 9, 30), 5: (1, 2, 3, 4, 31)},
-    heads={0: (0, 3, 5, 6), 4: (1, 2, 4, 7)},
-    kv_heads={0: (0, 1), 4: (0, 1)},
-)
-
-
-def stock(family: str, tied: bool = False) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    extra = {"partial_rotary_factor": 0.5} if family == "nemotron" else {}
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=61,
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=6 if family == "llama" else 8,
-        attention_bias=family == "llama",
-        mlp_bias=True,
-        tie_word_embeddings=tied,
-        rope_parameters={"rope_type": "default", "rope_theta": 100.0, **extra},
-    )
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    perturb(model)
-    return model
-
-
-def by_hand(model: Any, keep: Keep) -> Any:
-    """The same cut in transformers' own names, with explicit indices."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    width = model.config.head_dim
-    hidden = list(keep.hidden)
-    settings = model.config.to_dict() | {
-        "hidden_size": len(hidden),
-        "intermediate_size": len(keep.neurons[1]),
-        "num_hidden_layers": len(keep.layers),
-        "num_attention_heads": len(keep.heads[0]),
-    }
-    family = settings.pop("model_type")
-    settings.pop("layer_types", None)
-    child = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings)).eval()
-    state, made = model.state_dict(), {}
-    made["model.embed_tokens.weight"] = state["model.embed_tokens.weight"][:, hidden]
-    made["lm_head.weight"] = state["lm_head.weight"][:, hidden]
-    for name in ("model.norm.weight", "model.norm.bias"):
-        if name in state:
-            made[name] = state[name][hidden]
-    for new, old in enumerate(keep.layers):
-        there, here = f"model.layers.{old}.", f"model.layers.{new}."
-        rows = [h * width + c for h in keep.heads[2 * old] for c in range(width)]
-        neurons = list(keep.neurons[2 * old + 1])
-        for name, value in state.items():
-            if not name.startswith(there):
-                continue
-            rest = name.removeprefix(there)
-            if "layernorm" in rest:
-                value = value[hidden]
-            elif rest == "self_attn.q_proj.weight":
-                value = value[rows][:, hidden]
-            elif rest == "self_attn.q_proj.bias":
-                value = value[rows]
-            elif rest in ("self_attn.k_proj.weight", "self_attn.v_proj.weight"):
-                value = value[:, hidden]
-            elif rest == "self_attn.o_proj.weight":
-                value = value[hidden][:, rows]
-            elif rest == "mlp.down_proj.weight":
-                value = value[hidden][:, neurons]
-            elif rest in ("mlp.gate_proj.weight", "mlp.up_proj.weight"):
-                value = value[neurons][:, hidden]
-            elif rest in ("mlp.gate_proj.bias", "mlp.up_proj.bias"):
-                value = value[neurons]
-            elif rest in ("self_attn.o_proj.bias", "mlp.down_proj.bias"):
-                value = value[hidden]
-            else:
-                assert rest in ("self_attn.k_proj.bias", "self_attn.v_proj.bias"), rest
-            made[here + rest] = value
-    child.load_state_dict(made)
-    return child
-
 
 @pytest.mark.parametrize(
-    ("family", "tied"), [("llama", False), ("llama", True), ("nemotron", False)]
+    ("family", "tied"), [*((family, False) for family in FAMILIES), ("llama", True)]
 )
 def test_cut_on_every_axis_equals_the_cut_by_hand(family: str, tied: bool, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
     model = stock(family, tied)
     model.save_pretrained(tmp_path / "source")
-    child = cut(regrow.load(tmp_path / "source"), KEEP)
+    source = regrow.load(tmp_path / "source")
+    same = cut(source, Keep.all_of(source.config))
+    assert same.config == source.config
+    assert all(torch.equal(a, b) for a, b in pairs_of(same, source))
+    keep = halves(source.config)
+    child = cut(source, keep)
     assert child.config.tie_embeddings is tied
     regrow.save(child, tmp_path / "child")
-    expected = by_hand(model, KEEP)
+    assert regrow.load(tmp_path / "child").config == child.config
     ids = tokens(child.config, 2, 20)
     with torch.no_grad():
-        logits = expected(ids, use_cache=False).logits
+        logits = cut_by_hand(model, keep)(ids, use_cache=False).logits
         torch.testing.assert_close(child(ids), logits, rtol=1e-5, atol=1e-5)
-        from transformers import AutoModelForCausalLM
-
         stored = AutoModelForCausalLM.from_pretrained(tmp_path / "child").eval()
         torch.testing.assert_close(
             stored(ids, use_cache=False).logits, logits, rtol=1e-5, atol=1e-5
         )
+
+
+def pairs_of(one: Decoder, other: Decoder) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    first, second = one.state_dict(), other.state_dict()
+    assert list(first) == list(second)
+    return [(first[name], second[name]) for name in first]
 
 
 def test_whole_groups_go_with_their_key_value_head() -> None:
