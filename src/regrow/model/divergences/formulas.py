@@ -11,8 +11,14 @@ Legend: R rows, V ids.
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+#: From where on ``softplus(x)`` is x to the last bit, in float64 too.
+_LINEAR = 40.0
 
 
 def forward_kl(log_s: Tensor, log_t: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -39,16 +45,19 @@ def reverse_kl(log_s: Tensor, log_t: Tensor, beta: float) -> tuple[Tensor, Tenso
 def jensen_shannon(log_s: Tensor, log_t: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """``beta KL(p_t || m) + (1 - beta) KL(p_s || m)`` with ``m = beta p_t + (1 - beta) p_s``.
 
-    ``dL/dp_s`` is ``(1 - beta) log(p_s / m)`` up to a constant. Where both underflow to zero their
-    mixture is raised to the smallest number, so that zero times its logarithm stays zero.
+    With ``x = log(beta p_t / ((1 - beta) p_s))`` the logarithms are ``log(p_s / m) =
+    -log(1 - beta) - softplus(x)`` and ``log(p_t / m) = -log(beta) - softplus(-x)``. The constants
+    have no gradient: without them it keeps its digits where the two hardly overlap, and nothing
+    takes the logarithm of a probability that has underflowed.
 
     Source: GKD (arXiv 2306.13649), section 2.
     """
-    p_s, p_t = log_s.exp(), log_t.exp()
-    log_m = (p_t * beta).add_(p_s, alpha=1 - beta)
-    log_m.clamp_(min=torch.finfo(log_m.dtype).tiny).log_()
-    theirs = log_t.sub_(log_m).mul_(p_t).sum(-1)
-    ratio = log_s.sub_(log_m)
-    ours = torch.mul(p_s, ratio, out=log_m).sum(-1)
-    gradient = p_s.mul_(ratio.sub_(ours[:, None])).mul_(1 - beta)
-    return theirs.mul_(beta).add_(ours, alpha=1 - beta), gradient
+    x = torch.sub(log_t, log_s).add_(math.log(beta / (1 - beta)))
+    p_s, p_t = log_s.exp_(), log_t.exp_()
+    ahead = F.softplus(x, threshold=_LINEAR)
+    behind = x.neg_().add_(ahead)
+    theirs = behind.mul_(p_t).sum(-1).add_(math.log(beta))
+    ours = torch.mul(ahead, p_s, out=p_t).sum(-1)
+    gradient = ahead.neg_().add_(ours[:, None]).mul_(p_s).mul_(1 - beta)
+    loss = theirs.mul_(-beta).sub_(ours.add_(math.log(1 - beta)), alpha=1 - beta)
+    return loss, gradient

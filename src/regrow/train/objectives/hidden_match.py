@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from regrow.core.seed import derive
 from regrow.model.blocks import fill_normal
@@ -103,15 +104,7 @@ def watched(model: nn.Module, layers: Sequence[int]) -> Iterator[Mapping[int, Te
         Layer to (B, T, D), filled by the model's next forward pass.
     """
     seen: dict[int, Tensor] = {}
-
-    def keep(layer: int) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            seen[layer] = output
-
-        return hook
-
-    # Taken off before the backward pass, in which recomputed blocks run their norms once more.
-    handles = [_reader(model, layer).register_forward_hook(keep(layer)) for layer in set(layers)]
+    handles = [_watch(model, layer, seen) for layer in set(layers)]
     try:
         yield seen
     finally:
@@ -119,12 +112,26 @@ def watched(model: nn.Module, layers: Sequence[int]) -> Iterator[Mapping[int, Te
             handle.remove()
 
 
-def _reader(model: Any, layer: int) -> nn.Module:
-    """The norm that reads the residual stream first behind a layer."""
+def _watch(model: Any, layer: int, seen: dict[int, Tensor]) -> RemovableHandle:
+    """Keep what the norm behind a layer gives.
+
+    A block's norm is run once more, on what comes into the block: its own run is inside of what may
+    be recomputed or compiled. A sharded block has its weights together by then.
+    """
     blocks = model.blocks
     place = (layer + 1) * (2 if model.config.is_transformer else 1)
-    norm: nn.Module = blocks[place].norm if place < len(blocks) else model.norm
-    return norm
+
+    def before(block: Any, inputs: tuple[Any, ...]) -> None:
+        seen[layer] = block.norm(inputs[0])
+
+    def behind(norm: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        seen[layer] = output
+
+    if place < len(blocks):
+        handle: RemovableHandle = blocks[place].register_forward_pre_hook(before)
+        return handle
+    last: RemovableHandle = model.norm.register_forward_hook(behind)
+    return last
 
 
 def distances(
