@@ -42,13 +42,9 @@ class TeacherCorrectionConfig(Config):
     """Tokens over which the rate rises from 0; auto: 2 % of the correction."""
 
 
-class DistillConfig(StageConfig):
-    """Train a smaller model to match the next-token distribution of a larger one."""
+class MatchConfig(StageConfig):
+    """Training against a teacher: what is matched, and how."""
 
-    student: Path
-    """A run folder with the model to train (of ``prune``), or a Hugging Face folder."""
-    teacher: Path
-    """The model to match, most often the one that the student was cut from."""
     optim: OptimConfig = OptimConfig()
     """Optimiser and learning rate."""
     loss: str = "fkl"
@@ -66,14 +62,12 @@ class DistillConfig(StageConfig):
     """Hidden states to match."""
     teacher_dtype: Literal["fp32", "bf16"] = "fp32"
     """What the teacher's weights are kept and multiplied in."""
-    teacher_correction: TeacherCorrectionConfig | None = None
-    """Continue the teacher on the distillation data first; for a teacher whose own data differ."""
     allow_padded_vocab: bool = False
     """Whether embeddings of different sizes may stand for one tokenizer; the rows that only one
     side has are then left out."""
 
     @model_validator(mode="after")
-    def _loss_terms(self) -> DistillConfig:
+    def _loss_terms(self) -> MatchConfig:
         if self.loss not in DIVERGENCES:
             known = DIVERGENCES.names()
             raise ValueError(
@@ -83,3 +77,14 @@ class DistillConfig(StageConfig):
         if self.loss != "jsd" and self.jsd_beta != type(self).model_fields["jsd_beta"].default:
             raise ValueError(f"jsd_beta has no effect with loss {self.loss}")
         return self
+
+
+class DistillConfig(MatchConfig):
+    """Train a smaller model to match the next-token distribution of a larger one."""
+
+    student: Path
+    """A run folder with the model to train (of ``prune``), or a Hugging Face folder."""
+    teacher: Path
+    """The model to match, most often the one that the student was cut from."""
+    teacher_correction: TeacherCorrectionConfig | None = None
+    """Continue the teacher on the distillation data first; for a teacher whose own data differ."""

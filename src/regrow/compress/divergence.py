@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from regrow.data.loader import IGNORED, evaluation_batches
 from regrow.data.shards import Shard
+from regrow.model.divergences import Matching
 from regrow.train.device import device_of, to_device
 from regrow.train.held_out import evaluating
 
@@ -36,6 +36,7 @@ def divergence(
     batch: int,
     max_tokens_per_source: int,
     document_mask: bool = False,
+    vocabulary: int | None = None,
 ) -> list[Distance]:
     """Score models; each gets the figures that it would get alone.
 
@@ -47,6 +48,7 @@ def divergence(
         batch: windows at once.
         max_tokens_per_source: stop a source after so many tokens.
         document_mask: whether documents are kept apart.
+        vocabulary: ids that are compared, where matrices have padding behind them; all by default.
 
     Raises:
         ValueError: no source has a single target.
@@ -62,25 +64,19 @@ def divergence(
                 shard, sequence, batch, max_tokens_per_source, document_mask
             ):
                 read = to_device(window, device)
-                targets = read.targets.flatten()
-                taught = teacher.hidden(read.tokens, read.documents).flatten(0, 1)  # type: ignore[operator]
-                tokens += int((targets != IGNORED).sum())
+                taught = teacher.hidden(read.tokens, read.documents)  # type: ignore[operator]
+                tokens += int((read.targets != IGNORED).sum())
                 for total, student in zip(sums, students, strict=True):
-                    hidden = student.hidden(read.tokens, read.documents).flatten(0, 1)  # type: ignore[operator]
-                    for place, value in enumerate(_sums(student, teacher, hidden, taught, targets)):
-                        total[place] += value
+                    made = student.head.match(  # type: ignore[operator, union-attr]
+                        student.hidden(read.tokens, read.documents),  # type: ignore[operator]
+                        taught,
+                        teacher.head,
+                        Matching(),
+                        targets=read.targets,
+                        vocabulary=vocabulary,
+                    )
+                    total[0] += float(made.loss)
+                    total[1] += float(made.cross_entropy)
     if not tokens:
         raise ValueError("nothing to score on: no held-out source has a target")
     return [Distance(kld / tokens, loss / tokens) for kld, loss in sums]
-
-
-def _sums(
-    student: nn.Module,
-    teacher: nn.Module,
-    hidden: torch.Tensor,
-    taught: torch.Tensor,
-    targets: torch.Tensor,
-) -> tuple[float, float]:
-    kld, _ = student.head.distillation(hidden, taught, teacher.head, targets != IGNORED)  # type: ignore[operator, union-attr]
-    loss, _ = student.head.cross_entropy(hidden, targets)  # type: ignore[operator, union-attr]
-    return float(kld), float(loss)

@@ -9,11 +9,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from regrow.compress.depth_config import DepthConfig
-from regrow.compress.distill_config import DistillConfig
+from regrow.compress.distill_config import DistillConfig, MatchConfig
 from regrow.compress.importance_config import ImportanceConfig
 from regrow.compress.prune_config import BudgetTarget, ShapeTarget
 from regrow.core.config import Config
-from regrow.train.config import Count, OptimConfig, StageConfig
+from regrow.train.config import Count
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
 #: Folders of the run that are no child's.
@@ -51,7 +51,7 @@ class TrialConfig(Config):
     """Held-out tokens of each source that candidates are scored on, at most."""
 
 
-class FamilyConfig(StageConfig):
+class FamilyConfig(MatchConfig):
     """Search shapes under one or several budgets, retrain the winners: a family of one model."""
 
     model: Path
@@ -67,17 +67,14 @@ class FamilyConfig(StageConfig):
     """Shapes that are tried for each budget."""
     trial: TrialConfig = TrialConfig()
     """Lightweight retraining of the candidates."""
+    latency: bool = False
+    """Whether the decoding of every candidate is timed on this machine, for the Pareto front;
+    budgets with ``latency_ms`` time theirs anyway."""
     samples: Count = Field(default=512, gt=0)
     """Windows of calibration text of each importance pass, of ``data.sequence`` tokens, in the
     blend of the last phase."""
     depth: DepthConfig = DepthConfig()
     """Which layers go, where a shape has fewer."""
-    optim: OptimConfig = OptimConfig()
-    """Optimiser and learning rate, of trials and full retraining alike."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Softens both distributions; 1 was best in every published comparison."""
-    ce_weight: float = Field(default=0.0, ge=0)
-    """Weight of plain cross-entropy beside the divergence; 0 was best."""
     scratch_tokens: Count | None = Field(default=None, gt=0)
     """Tokens that training one of these models from scratch takes, to compare costs with; by
     default those that the runs which made ``model`` record."""
@@ -138,12 +135,7 @@ class FamilyConfig(StageConfig):
             teacher: the teacher's.
             tokens: by default those of the full retraining.
         """
-        own = {"student", "teacher", "train"}
-        shared = {
-            name: getattr(self, name)
-            for name in DistillConfig.model_fields.keys() - own
-            if name in type(self).model_fields
-        }
+        shared = {n: getattr(self, n) for n in MatchConfig.model_fields if n != "train"}
         train = self.train
         if tokens is not None:
             train = train.model_copy(update={"tokens": tokens, "batch_ramp": ()})

@@ -6,15 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from regrow.compress.family_shapes import shape_name, sizes_of
-from regrow.model.config import ModelConfig
-from regrow.model.shapes import (
-    kv_bytes_per_token,
-    non_embedding_parameters,
-    parameters,
-    state_bytes,
-    weight_bytes,
-)
+from regrow.compress.family_shapes import ShortList, sizes_of
 from regrow.search.halving import SuccessiveHalving
 from regrow.search.optimiser import Outcome
 from regrow.search.pareto import front
@@ -25,47 +17,38 @@ CANDIDATES = "candidates.jsonl"
 COSTS = ("parameters", "memory_bytes", "latency_ms")
 
 
-def memory_bytes(config: ModelConfig, sequence: int) -> int:
-    """Bytes of weights, keys and values, and states, of one sequence in bf16."""
-    return weight_bytes(config, 2) + kv_bytes_per_token(config, 2) * sequence + state_bytes(config)
-
-
 def candidate_records(
     child: str,
-    shapes: Sequence[ModelConfig],
+    listed: ShortList,
     halving: SuccessiveHalving,
     told: Sequence[Outcome],
-    sequence: int,
 ) -> list[dict[str, Any]]:
     """One record for each candidate of a child, in the order of the short list.
 
     Args:
         child: its name.
-        shapes: the short list, in the order of the halving's points.
+        listed: its short list, in the order of the halving's points.
         halving: where the search stands.
         told: every outcome so far.
-        sequence: tokens, for the memory.
 
     Returns:
-        ``child, name, shape, parameters, non_embedding_parameters, memory_bytes, zero_shot`` (its
-        ``kld`` and ``loss``, once known), ``rungs`` (``step, tokens, kld, loss`` each), ``rank``
-        (from 1, by how far it came and its last divergence) and ``status``.
+        ``child, name, shape, parameters, non_embedding_parameters, memory_bytes, latency_ms`` (the
+        last where it was measured), ``zero_shot`` (``kld`` and ``loss``, once known), ``rungs``
+        (``step, tokens, kld, loss`` each), ``rank`` (from 1, by how far it came and its last
+        divergence) and ``status``.
     """
     standing = [dict(point) for point in halving.standing()]
     records = []
-    for shape, point in zip(shapes, halving.points, strict=True):
+    for entry, point in zip(listed.entries, halving.points, strict=True):
         mine = [outcome for outcome in told if outcome.trial.point == point]
         scored = [dict(outcome.figures) for outcome in mine if not outcome.failed]
         first = [figures for figures in scored if not figures["step"]]
         records.append(
             {
                 "child": child,
-                "name": shape_name(shape),
-                "shape": sizes_of(shape),
-                "parameters": parameters(shape),
-                "non_embedding_parameters": non_embedding_parameters(shape),
-                "memory_bytes": memory_bytes(shape, sequence),
-                **({k: first[0][k] for k in COSTS if k in first[0]} if first else {}),
+                "name": entry.name,
+                "shape": sizes_of(entry.shape),
+                **entry.figures(),
                 "zero_shot": {k: first[0][k] for k in ("kld", "loss")} if first else None,
                 "rungs": [
                     {key: figures[key] for key in ("step", "tokens", "kld", "loss")}
@@ -135,6 +118,22 @@ def rank_report(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "flips": [[names[i], names[j]] for i, j in flips(before, after)],
         "by_rung": by_rung,
     }
+
+
+def compared(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The candidates of one child where all of them were given the same, as Pareto points.
+
+    That is the first rung after some retraining; of a child with one candidate, before it.
+    """
+    step = min((rung["step"] for r in records for rung in r["rungs"]), default=0)
+    points = []
+    for record in records:
+        there = [rung for rung in record["rungs"] if rung["step"] == step]
+        scored = there[0] if there else record["zero_shot"] if not step else None
+        if scored is not None:
+            costs = {cost: record[cost] for cost in COSTS if cost in record}
+            points.append({"name": record["name"], "step": step, "loss": scored["loss"], **costs})
+    return mark_front(points)
 
 
 def mark_front(points: Sequence[Mapping[str, Any]], value: str = "loss") -> list[dict[str, Any]]:

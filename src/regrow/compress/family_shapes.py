@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from regrow.compress.budgets import memory_bytes
 from regrow.compress.family_config import ChildConfig
 from regrow.compress.prune_config import BudgetTarget
-from regrow.compress.shape_search import Candidates, within
+from regrow.compress.shape_search import Candidates, config_of, within
 from regrow.compress.shapes import shape_of, target_config
 from regrow.core.errors import ConfigError
 from regrow.model.config import ModelConfig
@@ -30,16 +33,77 @@ _POOL = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """One shape that is tried.
+
+    Args:
+        shape: the shape.
+        memory_bytes: at the sequence, batch and dtype of the child's budget.
+        latency_ms: measured on this machine; None where nobody asked.
+    """
+
+    shape: ModelConfig
+    memory_bytes: int
+    latency_ms: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A short name, unique among those of one source."""
+        return shape_name(self.shape)
+
+    def figures(self) -> dict[str, Any]:
+        """What the shape takes, by name; a latency only where it is known."""
+        return {
+            "parameters": parameters(self.shape),
+            "non_embedding_parameters": non_embedding_parameters(self.shape),
+            "memory_bytes": self.memory_bytes,
+            **({"latency_ms": self.latency_ms} if self.latency_ms is not None else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class ShortList:
     """What is tried for one child.
 
     Args:
         counted: legal shapes within the budget.
-        shapes: those that are tried, the most even one first.
+        entries: those that are tried, the most even one first.
     """
 
     counted: int
-    shapes: tuple[ModelConfig, ...]
+    entries: tuple[Listed, ...]
+
+    @property
+    def shapes(self) -> tuple[ModelConfig, ...]:
+        """The shapes alone."""
+        return tuple(entry.shape for entry in self.entries)
+
+    def as_decision(self) -> str:
+        """The list as it is kept in the run folder: measured latencies differ between attempts."""
+        entries = [
+            {
+                "shape": sizes_of(entry.shape),
+                "memory_bytes": entry.memory_bytes,
+                "latency_ms": entry.latency_ms,
+            }
+            for entry in self.entries
+        ]
+        return json.dumps({"counted": self.counted, "entries": entries})
+
+    @classmethod
+    def from_decision(cls, text: str, source: ModelConfig) -> ShortList:
+        """The inverse of :meth:`as_decision`.
+
+        Args:
+            text: the decision.
+            source: shape of what is cut.
+        """
+        told = json.loads(text)
+        entries = [
+            Listed(config_of(source, e["shape"]), e["memory_bytes"], e["latency_ms"])
+            for e in told["entries"]
+        ]
+        return cls(told["counted"], tuple(entries))
 
 
 def sizes_of(config: ModelConfig) -> dict[str, int]:
@@ -67,8 +131,18 @@ def absolute(budget: BudgetTarget, original: ModelConfig) -> BudgetTarget:
     return budget.model_copy(update=numbers)
 
 
+def conditions_of(child: ChildConfig) -> BudgetTarget:
+    """What memory and latency are counted at."""
+    return child.budget or BudgetTarget(parameters=1.0)
+
+
 def short_list(
-    name: str, child: ChildConfig, source: ModelConfig, original: ModelConfig, count: int
+    name: str,
+    child: ChildConfig,
+    source: ModelConfig,
+    original: ModelConfig,
+    count: int,
+    latency: bool = False,
 ) -> ShortList:
     """The candidates of one child.
 
@@ -78,23 +152,42 @@ def short_list(
         source: shape of what is cut.
         original: shape of the model that shares are of.
         count: how many at most.
+        latency: whether to time those that no budget has timed.
 
     Raises:
         ConfigError: no shape fits, or the given one is impossible.
     """
     try:
-        if child.shape is not None:
-            return ShortList(1, (target_config(source, child.shape),))
-        assert child.budget is not None  # the config has one of the two
-        found = within(source, absolute(child.budget, original))
+        counted, shapes, times = _chosen(child, source, original, count)
+        of = conditions_of(child)
+        if latency and not times:
+            from regrow.compress.latency import table_of
+
+            table = table_of(source, of)
+            times = [table.total_ms(shape) for shape in shapes]
+        entries = [
+            Listed(shape, memory_bytes(shape, of), round(times[n], 4) if times else None)
+            for n, shape in enumerate(shapes)
+        ]
     except ConfigError as error:
         lines = error.problems or (error.message,)
-        raise ConfigError(
-            f"children.{name}: {error.message}" if error.problems else "a child is impossible",
-            [f"children.{name}.{line}" if not error.problems else line for line in lines],
-        ) from error
+        message = error.message if error.problems else "a child is impossible"
+        raise ConfigError(message, [f"children.{name}.{line}" for line in lines]) from error
+    return ShortList(counted, tuple(entries))
+
+
+def _chosen(
+    child: ChildConfig, source: ModelConfig, original: ModelConfig, count: int
+) -> tuple[int, list[ModelConfig], list[float]]:
+    """Shapes counted, those to try, and their latencies where the budget measured them."""
+    if child.shape is not None:
+        return 1, [target_config(source, child.shape)], []
+    assert child.budget is not None  # the config has one of the two
+    found = within(source, absolute(child.budget, original))
     rows = spread(found, count)
-    return ShortList(len(found), tuple(found.config(source, int(row)) for row in rows))
+    shapes = [found.config(source, int(row)) for row in rows]
+    times = found.latency_ms[rows]
+    return len(found), shapes, [] if np.isnan(times).any() else [float(ms) for ms in times]
 
 
 def spread(found: Candidates, count: int) -> npt.NDArray[np.intp]:
@@ -111,8 +204,7 @@ def spread(found: Candidates, count: int) -> npt.NDArray[np.intp]:
     Source: farthest-first traversal (Gonzalez 1985).
     """
     pool = min(len(found), max(_POOL * count, (len(found) + 1) // 2))
-    names = [name for name in type(found).__slots__ if name in _LETTERS]
-    sizes = np.stack([getattr(found, name)[:pool] for name in names], axis=1)
+    sizes = np.stack([getattr(found, name)[:pool] for name in _LETTERS], axis=1)
     places = np.log(np.maximum(sizes, 1))
     nearest = np.full(pool, np.inf)
     stratum = np.zeros(pool, dtype=np.intp)

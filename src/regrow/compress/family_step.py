@@ -14,35 +14,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from regrow.compress.distill_config import DistillConfig
 from regrow.compress.family_config import HALVINGS, FamilyConfig
 from regrow.compress.family_cost import child_cost, steps_in_turn
-from regrow.compress.family_record import candidate_records, rank_report
+from regrow.compress.family_record import candidate_records, compared, rank_report
 from regrow.compress.family_shapes import ShortList, shape_name, short_list, sizes_of
-from regrow.compress.family_trials import Candidate, Lockstep, SharedTeacher, clear
+from regrow.compress.family_trials import (
+    Candidate,
+    Lockstep,
+    ScoreSettings,
+    SharedTeacher,
+    clear,
+)
 from regrow.compress.jobs import distill, importance, prune
 from regrow.compress.prune_config import PruneConfig, ShapeTarget
 from regrow.core.errors import RunError
 from regrow.core.lineage import TRIALS
 from regrow.core.part import claim_part, run_part
 from regrow.core.run import Run
-from regrow.io.runs import resolve_model
 from regrow.model.config import ModelConfig
 from regrow.model.folder import load, load_config
 from regrow.search.halving import Rung, SuccessiveHalving
 from regrow.search.log import TrialLog
 from regrow.search.optimiser import Outcome, Point, Trial, search
 from regrow.train.device import resolve_device
-from regrow.train.objectives.distillation import Distillation
 from regrow.train.sources import Sources
-from regrow.train.stage import Stage, loop_settings, make_loader, prepare, whole_tokens
-from regrow.train.trainer import Settings
+from regrow.train.stage import make_loader
 
 SEARCH = "search"
 
@@ -89,9 +92,17 @@ class ChildStep:
         self.source, self.source_shape = source, load_config(source)
         self.teacher = teacher
         self.folder = run.path / SEARCH / name
-        self.listed: ShortList = short_list(
-            name, config.children[name], self.source_shape, original, config.candidates
-        )
+        child = config.children[name]
+
+        def decided() -> str:
+            made = short_list(
+                name, child, self.source_shape, original, config.candidates, config.latency
+            )
+            return made.as_decision()
+
+        # Timings differ from one attempt to the next, so the first one's list stands.
+        told = run.decide(f"short_list.{name}", decided)
+        self.listed = ShortList.from_decision(told, self.source_shape)
         self.shapes = {shape_name(shape): shape for shape in self.listed.shapes}
         self.sources = Sources.open(config.data, config.eval.split)
 
@@ -123,11 +134,6 @@ class ChildStep:
         )
         return run_part(whole, folder, "prune", settings, prune.run)
 
-    def _trial_stage(self, student: Path, shape: ModelConfig) -> Stage:
-        settings = self.config.distillation(student, self.teacher, self.config.trial.tokens)
-        schedule = settings.optim.resolve(whole_tokens(settings))
-        return prepare(settings, shape, self.sources, schedule, None)
-
     # The search
 
     def search(self, scores: Path) -> Found:
@@ -153,9 +159,7 @@ class ChildStep:
                 f"children.{self.name}: every candidate's training broke down; try a lower "
                 f"optim.lr (logs in {self.folder / TRIALS})"
             ) from error
-        records = candidate_records(
-            self.name, self.listed.shapes, halving, told, config.data.sequence
-        )
+        records = candidate_records(self.name, self.listed, halving, told)
         by_rung = [
             [self._shape(o.trial.point) for o in told if o.trial.resource == rung.resource]
             for rung in rungs
@@ -191,29 +195,34 @@ class ChildStep:
         """Divergence of a finished child from the teacher, on held-out text."""
         lockstep = self.lockstep(resolve_device(self.config.train.device))
         model = load(folder, dtype=torch.float32).to(lockstep.device)
-        return lockstep.score([model], self.config.train.micro_batch)[0].kld
+        return lockstep.score([model])[0].kld
 
     def lockstep(self, device: torch.device) -> Lockstep:
         """What trains and scores candidates; holds the teacher."""
         config = self.config
-        loaded = load(self.teacher, dtype=torch.float32).to(device)
+        loaded = distill.load_teacher(self.teacher, config.teacher_dtype).to(device)
         turn = steps_in_turn(config.train.batch_tokens, loaded.config.hidden_size)
         per_step = config.train.batch_tokens // config.data.sequence // config.train.micro_batch
         teacher = SharedTeacher(loaded, turn * per_step)
-
-        def objective(student: nn.Module, teacher: nn.Module) -> Distillation:
-            return Distillation(student, teacher, config.temperature, config.ce_weight)
-
-        def settings(model: Any) -> Settings:
-            stage = self._trial_stage(self.source, model.config)
-            made: Settings = loop_settings(stage, Settings, "trial")
-            return made
-
-        stage = self._trial_stage(self.source, self.source_shape)
-        return Lockstep(
-            self.run, teacher, objective, make_loader(stage), settings, self.sources.held_out,
-            config.trial.score_tokens, config.data.document_mask, max(1, turn), device,
+        pair = distill.prepare_pair(self.trial_config(self.source))
+        score = ScoreSettings(
+            self.sources.held_out, config.trial.score_tokens, config.data.document_mask,
+            config.train.micro_batch, pair.vocabulary,
         )  # fmt: skip
+        return Lockstep(self.run, teacher, make_loader(pair.stage), score, max(1, turn), device)
+
+    @property
+    def searched(self) -> bool:
+        """Whether there is more than one candidate."""
+        return len(self.listed.entries) > 1
+
+    def trial_config(self, student: Path) -> DistillConfig:
+        """Settings of a candidate's lightweight retraining."""
+        tokens = self.config.trial.tokens if self.searched else None
+        return self.config.distillation(student, self.teacher, tokens)
+
+    def _figures(self, shape: ModelConfig) -> dict[str, Any]:
+        return next(entry.figures() for entry in self.listed.entries if entry.shape == shape)
 
     def run_all(self) -> tuple[dict[str, Any], Found]:
         """Everything; what is there already is not done again.
@@ -234,17 +243,21 @@ class ChildStep:
             self.config, load_config(self.teacher), self.source_shape, found.rungs, found.winner,
             made["tokens"], score_tokens,
         )  # fmt: skip
+        taught = made["teacher_flops"]  # with what matching hidden states takes
+        cost = replace(cost, retraining_flops=made["flops"] - taught, teacher_flops=taught)
         kept = ("parameters", "non_embedding_parameters", "loss", "losses", "bits_per_byte", "kld")
         return {
             "source": str(self.source),
             "shape": sizes_of(found.winner),
             "winner": shape_name(found.winner),
+            **self._figures(found.winner),
             **{key: made[key] for key in kept if key in made},
             "counted": self.listed.counted,
-            "candidates": len(self.listed.shapes),
+            "candidates": len(self.listed.entries),
             "seconds": made["seconds"],
             **cost.as_json(),
             "ranks": rank_report(found.records),
+            "pareto": compared(found.records),
             "run": str(self.run.path / self.name),
         }, found
 
@@ -269,7 +282,7 @@ class _Trials:
         if target:
             self._lockstep.train(going, target)
         whole = [one for one in going if one.failure is None]
-        scored = self._lockstep.score([one.model for one in whole], step.config.train.micro_batch)
+        scored = self._lockstep.score([one.model for one in whole])
         distances = {id(one): each for one, each in zip(whole, scored, strict=True)}
         for trial, one in zip(trials, going, strict=True):
             figures: dict[str, Any] = {"step": target, "tokens": target * self._batch}
@@ -289,14 +302,11 @@ class _Trials:
         if name not in self._open:
             assert self._lockstep is not None
             folder = step.trial_folder(shape)
-            settings = step.config.distillation(
-                folder / "cut", step.teacher, step.config.trial.tokens
-            )
+            settings = step.trial_config(folder / "cut")
             part = claim_part(step.run, folder, "distill", settings, quiet=True)
             self._stack.callback(part.release)
             step.cut(shape, folder / "cut", part, self._scores)
-            model = load(resolve_model(folder / "cut"), dtype=torch.float32)
-            self._open[name] = self._lockstep.candidate(part, model)
+            self._open[name] = self._lockstep.candidate(part, settings)
         return self._open[name]
 
     def _drop(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regrow.compress.distill_config import DistillConfig
 from regrow.compress.divergence import Distance, divergence
+from regrow.compress.jobs import distill
 from regrow.core.errors import Interrupted, RunError
 from regrow.core.part import Part
 from regrow.core.run import Run
 from regrow.data.loader import Loader
 from regrow.data.shards import Shard
-from regrow.train.trainer import Settings, Trainer
+from regrow.model.folder import load
+from regrow.train.settings import Settings
+from regrow.train.stage import loop_settings
+from regrow.train.trainer import Trainer
 
 
 class SharedTeacher(nn.Module):
@@ -92,18 +97,33 @@ class Candidate:
         return self.trainer.step
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreSettings:
+    """What candidates are scored on.
+
+    Args:
+        shards: source to held-out shard.
+        tokens: of each source, at most.
+        document_mask: whether documents are kept apart.
+        batch: windows at once.
+        vocabulary: ids that are compared; None for all.
+    """
+
+    shards: Mapping[str, Shard]
+    tokens: int
+    document_mask: bool
+    batch: int
+    vocabulary: int | None
+
+
 class Lockstep:
     """Trains and scores candidates.
 
     Args:
         run: the whole; shows the progress.
         teacher: what all learn from, shared.
-        objective: makes the objective of a student and the teacher.
         loader: the batches that all see.
-        settings: of the loop, for a model.
-        held_out: source to held-out shard, to score on.
-        score_tokens: of each source, at most.
-        document_mask: whether documents are kept apart.
+        score: what they are scored on.
         turn: steps of one candidate before the next one's turn.
         device: of all models.
     """
@@ -112,27 +132,28 @@ class Lockstep:
         self,
         run: Run,
         teacher: SharedTeacher,
-        objective: Callable[[nn.Module, nn.Module], Any],
         loader: Loader,
-        settings: Callable[[nn.Module], Settings],
-        held_out: Mapping[str, Shard],
-        score_tokens: int,
-        document_mask: bool,
+        score: ScoreSettings,
         turn: int,
         device: torch.device,
     ) -> None:
         self.run, self.teacher, self.loader = run, teacher, loader
         self.turn, self.device = turn, device
-        self._objective, self._settings = objective, settings
-        self._held_out, self._score_tokens = held_out, score_tokens
-        self._document_mask = document_mask
+        self._score = score
 
-    def candidate(self, part: Part, model: nn.Module) -> Candidate:
-        """A model that will be trained in a claimed part of the run."""
+    def candidate(self, part: Part, config: DistillConfig) -> Candidate:
+        """The student of a distillation, to be trained in a claimed part of the run."""
+        pair = distill.prepare_pair(config)
+        model = load(pair.student, dtype=torch.float32)
+        distill.match_widths(config, pair, model)
         model = model.to(self.device)
-        objective = self._objective(model, self.teacher)
-        trainer = Trainer(objective, self.loader, self._settings(model), part)
-        return Candidate(part.path, model, trainer, part)
+        # Hidden states are watched as the teacher computes them, so then nothing is remembered.
+        teacher = self.teacher if pair.hidden is None else self.teacher.teacher
+        objective = distill.objective_of(config, pair, model, teacher)
+        for block in model.blocks:
+            block.recompute = config.train.activation_checkpointing  # type: ignore[assignment]
+        settings = loop_settings(pair.stage, Settings, "trial")
+        return Candidate(part.path, model, Trainer(objective, self.loader, settings, part), part)
 
     def train(self, candidates: Sequence[Candidate], target: int) -> None:
         """Bring all candidates to the same step, and commit a checkpoint of each.
@@ -181,12 +202,12 @@ class Lockstep:
             one.failure = error.message
             one.part.log("trial_failed", message=error.message)
 
-    def score(self, models: Sequence[nn.Module], batch: int) -> list[Distance]:
+    def score(self, models: Sequence[nn.Module]) -> list[Distance]:
         """How far models are from the teacher on held-out text."""
-        teacher = self.teacher.teacher
+        of = self._score
         return divergence(
-            models, teacher, self._held_out, self.loader.sequence, batch, self._score_tokens,
-            self._document_mask,
+            models, self.teacher.teacher, of.shards, self.loader.sequence, of.batch, of.tokens,
+            of.document_mask, of.vocabulary,
         )  # fmt: skip
 
 

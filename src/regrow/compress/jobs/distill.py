@@ -32,6 +32,10 @@ from regrow.train.stage import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from regrow.model.decoder import Decoder
+    from regrow.train.objectives.distillation import Distillation
     from regrow.train.objectives.hidden_match import HiddenMatch
 
 RECORD = "compress.json"
@@ -39,7 +43,7 @@ _BYTES = {"fp32": 4, "bf16": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class Pair:
     """Student and teacher, checked against each other, and the student's stage."""
 
     student: Path
@@ -61,7 +65,12 @@ class _Pair:
         return self.stage.tokens * each
 
 
-def _prepare(config: DistillConfig) -> _Pair:
+def prepare_pair(config: DistillConfig) -> Pair:
+    """Student and teacher, checked against each other and against the text.
+
+    Raises:
+        ConfigError, InputError: whatever would stop the training before its first step.
+    """
     from regrow.model.folder import load_config
 
     student, teacher = resolve_model(config.student), resolve_model(config.teacher)
@@ -80,7 +89,7 @@ def _prepare(config: DistillConfig) -> _Pair:
     path = own if own.is_file() else sources.find_tokenizer(None)
     schedule = config.optim.resolve(whole_tokens(config))
     stage = prepare(config, shape, sources, schedule, path)
-    return _Pair(student, teacher, teacher_shape, stage, vocabulary, hidden)
+    return Pair(student, teacher, teacher_shape, stage, vocabulary, hidden)
 
 
 def _common_vocabulary(
@@ -168,7 +177,7 @@ def terms(config: DistillConfig, hidden: HiddenMatch | None, vocabulary: int | N
     }
 
 
-def _notes(config: DistillConfig, pair: _Pair) -> list[str]:
+def _notes(config: DistillConfig, pair: Pair) -> list[str]:
     layers = f"{pair.stage.model.layers} of {pair.teacher_config.layers} layers"
     notes = []
     if pair.hidden is not None:
@@ -189,7 +198,7 @@ def plan(config: DistillConfig) -> Plan:
     Raises:
         ConfigError, InputError: whatever would stop the run before its first step.
     """
-    pair = _prepare(config)
+    pair = prepare_pair(config)
     made = pair.stage.plan("distill")
     figures = {
         **made.figures,
@@ -217,11 +226,9 @@ def run(config: DistillConfig, run: Run) -> dict[str, Any]:
     from regrow.model.folder import load
     from regrow.train.device import resolve_device
     from regrow.train.jobs.continue_ import check_finite
-    from regrow.train.objectives.distillation import Distillation
-    from regrow.train.objectives.hidden_match import add_map
     from regrow.train.parallel import spread
 
-    pair = _prepare(config)
+    pair = prepare_pair(config)
     run.input(pair.student, "student")
     run.input(pair.teacher, "teacher")
     record_inputs(pair.stage, run)
@@ -230,27 +237,13 @@ def run(config: DistillConfig, run: Run) -> dict[str, Any]:
     if config.teacher_correction is not None:
         teacher_folder, corrected = correct(correction_config(config, pair.stage), run)
     student = load(pair.student, dtype=torch.float32)
-    dtype = torch.bfloat16 if config.teacher_dtype == "bf16" else torch.float32
-    teacher = load(teacher_folder, dtype=dtype)
     check_finite(student, pair.student)
-    check_finite(teacher, teacher_folder)
-    if pair.hidden is not None:
-        width = pair.teacher_config.hidden_size
-        add_map(student, width, config.seed, _kept_channels(pair))
+    teacher = load_teacher(teacher_folder, config.teacher_dtype)
+    match_widths(config, pair, student)
     device = resolve_device(config.train.device)
     sharding = spread(student, config.parallel.tp, device)
     # Every process holds the whole teacher; only the student is shared.
-    objective = Distillation(
-        student,
-        teacher.to(device),
-        config.temperature,
-        config.ce_weight,
-        divergence=config.loss,
-        beta=config.jsd_beta,
-        top_k=config.top_k,
-        vocabulary=pair.vocabulary,
-        hidden=pair.hidden,
-    )
+    objective = objective_of(config, pair, student, teacher.to(device))
     figures = run_stage(pair.stage, objective, run, "distill", sharding=sharding)
     return {
         **figures,
@@ -262,7 +255,57 @@ def run(config: DistillConfig, run: Run) -> dict[str, Any]:
     }
 
 
-def _kept_channels(pair: _Pair) -> list[int] | None:
+def load_teacher(folder: Path, dtype: str) -> Decoder:
+    """A teacher in the precision that it is kept in.
+
+    Raises:
+        InputError: weights that are not finite.
+    """
+    import torch
+
+    from regrow.model.folder import load
+    from regrow.train.jobs.continue_ import check_finite
+
+    teacher = load(folder, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
+    check_finite(teacher, folder)
+    return teacher
+
+
+def match_widths(config: DistillConfig, pair: Pair, student: Decoder) -> None:
+    """Give the student its map to the teacher's width, where hidden states are matched."""
+    from regrow.train.objectives.hidden_match import add_map
+
+    if pair.hidden is not None:
+        add_map(student, pair.teacher_config.hidden_size, config.seed, _kept_channels(pair))
+
+
+def objective_of(
+    config: DistillConfig, pair: Pair, student: nn.Module, teacher: nn.Module
+) -> Distillation:
+    """The objective of a student and a teacher, both on their device.
+
+    Args:
+        config: what is matched.
+        pair: of the same settings.
+        student: has the map of :func:`match_widths`.
+        teacher: a decoder, or what has its ``hidden``, ``head`` and ``config``.
+    """
+    from regrow.train.objectives.distillation import Distillation
+
+    return Distillation(
+        student,
+        teacher,
+        config.temperature,
+        config.ce_weight,
+        divergence=config.loss,
+        beta=config.jsd_beta,
+        top_k=config.top_k,
+        vocabulary=pair.vocabulary,
+        hidden=pair.hidden,
+    )
+
+
+def _kept_channels(pair: Pair) -> list[int] | None:
     """The teacher's channel of each of the student's, where one was cut from the other."""
     path = pair.student / RECORD
     if not path.is_file():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regrow.compress.budgets import memory_bytes
 from regrow.compress.family_config import FamilyConfig
 from regrow.compress.family_cost import (
     ChildCost,
@@ -20,9 +21,10 @@ from regrow.compress.family_cost import (
     step_equivalent,
     total,
 )
-from regrow.compress.family_record import CANDIDATES, as_lines, mark_front, memory_bytes
-from regrow.compress.family_shapes import ShortList, shape_name, short_list
+from regrow.compress.family_record import CANDIDATES, as_lines, mark_front
+from regrow.compress.family_shapes import ShortList, conditions_of, shape_name, short_list
 from regrow.compress.jobs import distill, importance
+from regrow.compress.source import source_model
 from regrow.core import atomic
 from regrow.core.errors import ConfigError
 from regrow.core.inputs import run_folder_of
@@ -66,12 +68,12 @@ class _Ready:
 
 
 def _prepare(config: FamilyConfig) -> _Ready:
-    preset = None if config.model.exists() else PRESETS.get(str(config.model))
-    if preset is not None:
-        return _prepare_preset(config, preset)
+    source = source_model(config.model)
+    if source.place is None:
+        return _prepare_preset(config, source.config)
     from regrow.model.folder import load_config
 
-    model = resolve_model(config.model)
+    model, shape = source.place, source.config
     teacher = resolve_model(config.teacher) if config.teacher is not None else model
     # Children have the original's vocabulary, tokenizer and positions: what stops it stops them.
     whole = config.distillation(model, teacher)
@@ -80,7 +82,6 @@ def _prepare(config: FamilyConfig) -> _Ready:
         distill.plan(config.distillation(model, teacher, config.trial.tokens))
     importance.plan(config.importance(model))
     sources = Sources.open(config.data, config.eval.split)
-    shape = load_config(model)
     stage = prepare(whole, shape, sources, whole.optim.resolve(whole_tokens(whole)), None)
     score_tokens = sum(
         min(config.trial.score_tokens, shard.num_tokens - 1) for shard in sources.held_out.values()
@@ -131,7 +132,7 @@ def recorded_tokens(model: Path) -> int | None:
     while folder is not None and folder.resolve() not in seen:
         seen.add(folder.resolve())
         record = atomic.read_json(folder / "lineage.json")
-        tokens = record.get("tokens")
+        tokens = record.get("tokens", 0)  # a run that trains nothing has none
         if not isinstance(tokens, int):
             return None
         total_tokens += tokens
@@ -358,14 +359,11 @@ def _result(
     sums = {key: sum(child[key] for child in made.values()) for key in keys}
     price = _price(config, ready, winners)
     whole = _whole_price(config, ready, winners, sums["flops"])
-    points = [
-        {
-            "name": name,
-            "loss": child["loss"],
-            "parameters": child["parameters"],
-            "memory_bytes": memory_bytes(winner, config.data.sequence),
-        }
-        for (name, child), winner in zip(made.items(), winners, strict=True)
+    known = ("loss", "parameters", "memory_bytes", "latency_ms")
+    timed = all("latency_ms" in child for child in made.values())
+    points = [_original(config, ready, timed)] + [
+        {"name": name, **{key: child[key] for key in known if key in child}}
+        for name, child in made.items()
     ]
     return {
         "children": made,
@@ -378,4 +376,38 @@ def _result(
         **({"step_equivalent": price.as_json()} if price else {}),
         **({"whole": whole} if whole else {}),
         "pareto": mark_front(points),
+    }
+
+
+def _original(config: FamilyConfig, ready: _Ready, latency: bool) -> dict[str, Any]:
+    """The original as a Pareto point, under the conditions of the first child."""
+    import torch
+
+    from regrow.compress.divergence import divergence
+    from regrow.model.folder import load
+    from regrow.train.device import resolve_device
+
+    assert ready.model is not None
+    model = load(ready.model, dtype=torch.float32).to(resolve_device(config.train.device))
+    (scored,) = divergence(
+        [model],
+        model,
+        Sources.open(config.data, config.eval.split).held_out,
+        config.data.sequence,
+        config.train.micro_batch,
+        config.eval.tokens,
+        config.data.document_mask,
+    )
+    of = conditions_of(next(iter(config.children.values())))
+    timed = {}
+    if latency:
+        from regrow.compress.latency import table_of
+
+        timed = {"latency_ms": round(table_of(ready.shape, of).total_ms(ready.shape), 4)}
+    return {
+        "name": "original",
+        "loss": scored.loss,
+        "parameters": parameters(ready.shape),
+        "memory_bytes": memory_bytes(ready.shape, of),
+        **timed,
     }
