@@ -1,19 +1,23 @@
-"""Statistics against a forward pass written out block by block."""
+"""Statistics against a forward pass written out block by block, in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from regrow.compress.depth import layer_blocks
 from regrow.compress.importance import Observer, Statistics, measure, site_widths
 from regrow.compress.ranking import block_influence
-from regrow.compress.depth import layer_blocks
 from regrow.core.errors import InputError
 from regrow.model.decoder import Decoder
-from tests.model.makers import ours, tokens
+from tests.model.makers import HYBRIDS, ours, tokens
 
 
 class Windows(NamedTuple):
@@ -21,7 +25,17 @@ class Windows(NamedTuple):
     documents: Tensor | None = None
 
 
-def written_out(model: Decoder, ids: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+#: The definitions, for one window (T, C).
+FORMULAS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda x: x.abs().mean(0),
+    "l2": lambda x: (x**2).sum(0).sqrt(),
+    "var": lambda x: x.var(0, correction=0),
+}
+
+
+def written_out(
+    model: Decoder, ids: Tensor, neuron_site: str = "post_act"
+) -> tuple[dict[str, Tensor], list[Tensor]]:
     """Every site's activations of one window in float64, and the residual stream by layer."""
     model = model.double().eval()
     context = model._context(ids, None, None)
@@ -33,14 +47,22 @@ def written_out(model: Decoder, ids: Tensor) -> tuple[dict[str, Tensor], list[Te
             streams.append(x)
         normed = block.norm(x)
         found[f"blocks.{index}.norm"] = normed
-        mixer = block.mixer
-        # The projection's input, by replacing the projection with the identity.
-        name = "o_proj" if block.symbol == "*" else "down_proj"
-        projection = getattr(mixer, name)
-        setattr(mixer, name, torch.nn.Identity())
-        found[f"blocks.{index}.mixer.{name}"] = mixer(normed, context, None)
-        setattr(mixer, name, projection)
-        x = x + projection(found[f"blocks.{index}.mixer.{name}"])
+        site, mixer = f"blocks.{index}.mixer", block.mixer
+        if block.symbol == "M":
+            inner = model.config.mamba.inner
+            projected = F.linear(normed, mixer.in_proj.weight, mixer.in_proj.bias)
+            found[f"{site}.in_proj"] = projected[..., inner : 2 * inner]
+        elif block.symbol == "-" and neuron_site == "pre_act":
+            name = "gate_proj" if model.config.gated else "up_proj"
+            found[f"{site}.{name}"] = getattr(mixer, name)(normed)
+        else:
+            # The projection's input, by replacing the projection with the identity.
+            name = "o_proj" if block.symbol == "*" else "down_proj"
+            projection = getattr(mixer, name)
+            setattr(mixer, name, torch.nn.Identity())
+            found[f"{site}.{name}"] = mixer(normed, context, None)
+            setattr(mixer, name, projection)
+        x = x + mixer(normed, context, None)
     streams.append(x)
     found["norm"] = model.norm(x)
     return found, streams
@@ -63,28 +85,75 @@ def assert_close(a: Statistics, b: Statistics) -> None:
     torch.testing.assert_close(a.cosines, b.cosines, rtol=1e-5, atol=1e-4)
 
 
+MODELS = {
+    "transformer": {"layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 8},
+    "no gate": {"layers": 3, "layout": "nemotron", "head_dim": 8},
+    "hybrid": {**HYBRIDS["hybrid"], "layout": "nemotron_h"},
+    "mamba2": {**HYBRIDS["pure"], "heads": 0, "kv_heads": 0, "intermediate_size": 0},
+}
+
+
 @torch.no_grad()
-def test_sums_are_those_of_the_formula(model: Decoder) -> None:
-    ids = tokens(model.config, 5, 12)
-    found = measure(model, [Windows(ids)])
-    assert found.sites == site_widths(model.config)
-    sums = {site: torch.zeros(n, dtype=torch.float64) for site, n in found.sites.items()}
-    squares = {site: torch.zeros(n, dtype=torch.float64) for site, n in found.sites.items()}
-    cosines = torch.zeros(4, 4, dtype=torch.float64)
+@pytest.mark.parametrize("neuron_site", ["post_act", "pre_act"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_sums_are_those_of_the_formulas(name: str, neuron_site: str) -> None:
+    model = ours(**MODELS[name])
+    ids, layers = tokens(model.config, 5, 12), len(layer_blocks(model.config))
+    found = measure(model, [Windows(ids)], ("mean", "l2", "var"), neuron_site)
+    assert found.sites == site_widths(model.config, neuron_site)
+    sums = {
+        kind: {site: torch.zeros(n, dtype=torch.float64) for site, n in found.sites.items()}
+        for kind in FORMULAS
+    }
+    squares = {kind: {site: v.clone() for site, v in of.items()} for kind, of in sums.items()}
+    cosines = torch.zeros(layers + 1, layers + 1, dtype=torch.float64)
     for row in ids:
-        sites, streams = written_out(model, row[None])
-        for site, x in sites.items():
-            mean = x[0].abs().mean(0)
-            sums[site] += mean
-            squares[site] += mean**2
+        sites, streams = written_out(model, row[None], neuron_site)
+        assert sites.keys() == found.sites.keys()
+        for kind, formula in FORMULAS.items():
+            for site, x in sites.items():
+                value = formula(x[0])
+                sums[kind][site] += value
+                squares[kind][site] += value**2
         for i, a in enumerate(streams):
             for j, b in enumerate(streams):
                 cosines[i, j] += torch.cosine_similarity(a, b, dim=-1).sum()
-    assert_close(found, Statistics(5, 60, {"mean": sums}, {"mean": squares}, cosines))
+    assert_close(found, Statistics(5, 60, sums, squares, cosines))
     for length in (1, 2):
-        for first in range(3 - length + 1):
+        for first in range(layers - length + 1):
             expected = 1 - cosines[first, first + length] / 60
             assert block_influence(found, length)[first] == pytest.approx(float(expected), abs=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(["transformer", "hybrid"]),
+    st.lists(st.integers(0, 9), min_size=2, max_size=6),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_windows_count_the_same_however_they_are_put_together(
+    name: str, lengths: list[int], at_once: int, left: bool
+) -> None:
+    """Micro-batches of padded rows, on either side, added up, against one row at a time."""
+    model = ours(**MODELS[name])
+    kinds = ("mean", "l2", "var")
+    ids, place = tokens(model.config, len(lengths), 9), torch.arange(9)
+    wanted = torch.tensor(lengths)[:, None]
+    mask = place >= 9 - wanted if left else place < wanted
+    total = None
+    for rows, used in zip(ids.split(at_once), mask.split(at_once), strict=True):
+        observer = Observer(model, kinds)
+        with observer.attached():
+            observer.observe(Windows(rows), used)
+        part = observer.statistics()
+        total = part if total is None else total + part
+    alone = [Windows(row[used][None]) for row, used in zip(ids, mask, strict=True) if used.any()]
+    assert total is not None
+    if not alone:
+        assert (total.samples, total.tokens) == (0, 0)
+    else:
+        assert_close(total, measure(model, alone, kinds))
 
 
 def test_micro_batches_do_not_matter_and_halves_add_up(model: Decoder) -> None:
@@ -136,3 +205,8 @@ def test_statistics_of_different_models_do_not_add(model: Decoder) -> None:
     other = measure(ours(layers=2), [Windows(tokens(model.config, 1, 4))])
     with pytest.raises(ValueError, match="different sites"):
         one + other
+    windows = [Windows(tokens(model.config, 1, 4))]
+    with pytest.raises(ValueError, match="different sequence aggregations"):
+        one + measure(model, windows, ("mean", "var"))
+    with pytest.raises(ValueError, match="different sites"):
+        one + measure(model, windows, neuron_site="pre_act")

@@ -267,11 +267,14 @@ def _keep(config: PruneConfig, ready: _Cut, run: Run) -> tuple[Keep, str | None]
     from regrow.compress.score_file import SIDECAR, TENSORS, read_scores, resolve_scores
     from regrow.compress.sweep import is_swept, sweep_for
     from regrow.model.folder import load
+    from regrow.train.device import resolve_device
 
     damage = None
     model = ready.model.folder
     if is_swept(config, ready.source, depth_of(ready.target, ready.source)):
-        damage = sweep_for(config, run, model, ready.source, lambda: load(model))
+        damage = sweep_for(
+            config, run, model, ready.source, lambda: load(model).to(resolve_device("auto"))
+        )
     if config.scores is None:
         return keep_for(config, ready.source, ready.target, damage=damage), None
     folder = resolve_scores(config.scores)
