@@ -6,13 +6,15 @@ Started by torchrun: ``world_worker.py TENSOR WORDS...``, words of ``regrow`` wi
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from regrow.cli.main import main
 from regrow.model.config import MambaConfig, ModelConfig
 from regrow.model.decoder import Decoder
+from regrow.train.held_out import held_out
 from regrow.train.parallel import distribute, whole_model
 from regrow.train.world import World, start_world
 
@@ -70,10 +72,54 @@ def check_shares(world: World, **settings: Any) -> None:
         assert all(torch.equal(t, before[name]) for name, t in made.state_dict().items())
 
 
+class Rows(NamedTuple):
+    """A batch of held-out windows."""
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    documents: torch.Tensor | None = None
+
+
+def check_held_out(world: World) -> None:
+    """Windows divided over the data processes score as all in one; the batches do not divide."""
+    config = ModelConfig(
+        layers=2, hidden_size=24, heads=4, kv_heads=2, vocab_size=50, intermediate_size=40,
+        init_std=0.3,
+    )  # fmt: skip
+    whole, shared = Decoder(config), Decoder(config)
+    for model in (whole, shared):
+        model.initialise(torch.Generator().manual_seed(0))
+    calls = []
+    inner = shared.head.cross_entropy
+    shared.head.cross_entropy = lambda *a: (calls.append(a), inner(*a))[1]  # type: ignore
+    distribute(shared, world, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(2)
+    table = torch.randint(50, (13, 2, 17), generator=generator)
+    targets = table[..., 1:].clone()
+    targets[:, 0, :5] = -100
+    rows = [Rows(t[:, :-1], y) for t, y in zip(table, targets, strict=True)]
+    shards = {"a": rows[:3], "b": rows[3:12], "c": rows[12:]}
+    token_bytes = np.arange(50, dtype=np.int32)
+
+    def batches(shard: list[Rows], *_: int) -> list[Rows]:
+        return shard
+
+    expected = held_out(whole, shards, token_bytes, 16, 2, 10**6, batches)
+    found = held_out(shared, shards, token_bytes, 16, 2, 10**6, batches, world)
+    assert found["tokens"] == expected["tokens"] == 13 * (2 * 16 - 5)
+    assert abs(found["loss"] / expected["loss"] - 1) < 1e-6
+    for kind in ("losses", "bits_per_byte"):
+        assert found[kind].keys() == expected[kind].keys()
+        for name, value in expected[kind].items():
+            assert abs(found[kind][name] / value - 1) < 1e-6, (kind, name)
+    assert len(calls) == sum(-(-count // world.data) for count in (3, 9, 1))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     tensor = int(sys.argv[1])
     world = start_world(tensor, torch.device("cpu"))
     check_shares(world, **HYBRID)
     check_shares(world, layers=2, tie_embeddings=True)
+    check_held_out(world)
     main([*sys.argv[2:], f"parallel.tp={tensor}"])

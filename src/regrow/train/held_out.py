@@ -15,6 +15,7 @@ from torch import nn
 from regrow.train.device import device_of, to_device
 from regrow.train.objectives.distillation import IGNORED
 from regrow.train.objectives.next_token import cross_entropy
+from regrow.train.world import World
 
 Batches = Callable[[Any, int, int, int], Iterable[Any]]
 
@@ -27,6 +28,7 @@ def held_out(
     batch: int,
     max_tokens_per_source: int,
     batches: Batches | None = None,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Score held-out text, in the precision of the weights (no autocast).
 
@@ -39,6 +41,8 @@ def held_out(
         batch: windows at once.
         max_tokens_per_source: stop a source after so many tokens.
         batches: how to read a shard; by default :func:`regrow.data.loader.evaluation_batches`.
+        world: the processes that hold the model and make this call together: each scores its part
+            of the windows, and all get the figures of all.
 
     Returns:
         ``loss`` (nats per token over all), ``losses`` (by source), ``tokens``, and with
@@ -52,13 +56,14 @@ def held_out(
         from regrow.data.loader import evaluation_batches
 
         batches = evaluation_batches
+    world = world or World()
     sums = {}
     with evaluating(model):
         for name, shard in shards.items():
             windows = batches(shard, sequence, batch, max_tokens_per_source)
-            score = _score(model, windows, token_bytes)
-            if score[1]:
-                sums[name] = score
+            nats, tokens, size = world.sum(_score(model, _share(windows, world), token_bytes))
+            if tokens:
+                sums[name] = nats, int(tokens), int(size)
     if not sums:
         raise ValueError("nothing to evaluate: no held-out source has a target")
     nats = math.fsum(entry[0] for entry in sums.values())
@@ -75,14 +80,35 @@ def held_out(
     return scores
 
 
+def _share(windows: Iterable[Any], world: World) -> Iterator[tuple[Any, bool]]:
+    """This process's batches of windows, and whether each counts.
+
+    Every process takes as many turns, since a sharded model computes only where all take part; one
+    for which no batch is left goes through another's, which does not count.
+    """
+    group: list[Any] = []
+    for window in windows:
+        group.append(window)
+        if len(group) == world.data:
+            yield group[world.data_rank], True
+            group = []
+    if group:
+        mine = world.data_rank < len(group)
+        yield group[world.data_rank if mine else 0], mine
+
+
 def _score(
-    model: nn.Module, windows: Iterable[Any], token_bytes: npt.NDArray[np.int32] | None
+    model: nn.Module,
+    windows: Iterable[tuple[Any, bool]],
+    token_bytes: npt.NDArray[np.int32] | None,
 ) -> tuple[float, int, int]:
-    """Nats, targets and bytes of one source."""
+    """Nats, targets and bytes of what counts of one source."""
     device = device_of(model)
     nats, tokens, size = 0.0, 0, 0
-    for window in windows:
+    for window, counts in windows:
         total, count = cross_entropy(model, to_device(window, device))
+        if not counts:
+            continue
         nats += float(total)
         tokens += int(count)
         if token_bytes is not None:

@@ -361,13 +361,14 @@ def run_stage(
     tokenizer = Tokenizer.load(stage.tokenizer) if stage.tokenizer is not None else None
     loader = make_loader(stage)
     model: Any = objective.trainable()
+    world = sharding.world if sharding is not None else World()
     for block in model.blocks:
         block.recompute = config.train.activation_checkpointing
     compiled.choose(
         config.train.compile,
         model,
         run,
-        sharding.world if sharding is not None else World(),
+        world,
         stage.flops,
         config.train.micro_batch * data.sequence,
         resolve_threads(config.train.threads),
@@ -382,6 +383,7 @@ def run_stage(
             config.train.micro_batch,
             config.eval.tokens,
             partial(evaluation_batches, document_mask=data.document_mask),
+            world,
         )
 
     def export(module: Any, folder: Path) -> None:
