@@ -2,8 +2,8 @@
 
 The child's shards follow the source's. One is made from the memory-mapped source, written, flushed,
 and only then given its name: a process that is killed loses the shard that it was at and no other.
-When all are there the folder becomes the export in one rename. Memory: the source's shard, as pages
-of its file that the system can take back, and what is kept of it.
+When all are there the folder becomes the export in one rename. Memory: what is kept of one shard,
+and of the source a few tensors, as pages of its file that the system can take back.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from regrow.model.shapes import tensor_shapes
 #: What was cut from what; the first file in a folder, so that whatever else is there is of it.
 RECORD = "compress.json"
 SHARD_BYTES = 5_000_000_000
+#: Pages of a source's file that may gather in memory; a tensor may have more.
+MAPPED_BYTES = 500_000_000
 #: Copied byte for byte where the source has them.
 COPIED = ("tokenizer.json", *COMPANIONS, "vocab.json", "merges.txt", hf.GENERATION_CONFIG)
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -166,12 +168,18 @@ def _write_shard(
     folder: Opened, keep: Keep, pieces: list[Piece], path: Path, advance: Advance
 ) -> None:
     tensors: dict[str, Tensor] = {}
+    mapped = 0
     for piece in pieces:
-        tensors[piece.name] = cut_tensor(
-            folder.weights.mapped(piece.source), piece.axes, piece.block, folder.config, keep
-        ).contiguous()
+        whole = folder.weights.mapped(piece.source)
+        mapped += whole.nbytes
+        cut = cut_tensor(whole, piece.axes, piece.block, folder.config, keep)
+        tensors[piece.name] = cut.contiguous()
+        del whole
+        if mapped >= MAPPED_BYTES:  # what was read needs no memory any more
+            folder.weights.close()
+            mapped = 0
         advance(piece.numbers)
-    folder.weights.close()  # the pages of this file are not needed any more
+    folder.weights.close()
     temporary = path.with_name(f"{atomic.TEMPORARY_PREFIX}{path.name}")
     hf.save_tensors(temporary, tensors)
     atomic.fsync_path(temporary)
