@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from regrow.compress.importance import Statistics
+from regrow.compress.importance import Statistics, measure
 from regrow.compress.score_file import check_model, read_scores, resolve_scores, write_scores
 from regrow.core.errors import InputError
 from tests.compress.makers import small
+from tests.compress.test_importance import Windows
 from tests.compress.test_ranking import given
+from tests.model.makers import HYBRIDS, ours, tokens
 
 
 @pytest.fixture
@@ -37,6 +39,38 @@ def test_what_is_written_is_read(tmp_path: Path, statistics: Statistics) -> None
     write_scores(tmp_path, scores.statistics, "ab" * 32, {"seed": 1})
     assert (tmp_path / "scores.safetensors").read_bytes() == first
     check_model(tmp_path, small(), "ab" * 32)
+
+
+def test_every_aggregation_and_site_is_kept(tmp_path: Path) -> None:
+    model = ours(**HYBRIDS["hybrid"], layout="nemotron_h")
+    windows = [Windows(tokens(model.config, 3, 8))]
+    found = measure(model, windows, ("var", "mean"), "pre_act")
+    write_scores(tmp_path, found, "ab" * 32, {})
+    again = read_scores(tmp_path).statistics
+    assert list(again.sums) == list(again.squares) == ["var", "mean"]
+    for name in again.sums:
+        for site in found.sites:
+            assert torch.equal(again.sums[name][site], found.sums[name][site])
+    assert (again + found).samples == 6
+    check_model(tmp_path, model.config, "ab" * 32, "var")
+    with pytest.raises(InputError, match=r"hold var, mean, not l2; .*=\[var, mean, l2\]"):
+        check_model(tmp_path, model.config, "ab" * 32, "l2")
+
+
+def test_scores_from_before_there_was_a_choice_hold_the_mean(
+    tmp_path: Path, statistics: Statistics
+) -> None:
+    write_scores(tmp_path, statistics, "ab" * 32, {})
+    path = tmp_path / "scores.json"
+    record = json.loads(path.read_text())
+    del record["sequence_aggregations"]
+    path.write_text(json.dumps(record))
+    assert torch.equal(
+        read_scores(tmp_path).statistics.sums["mean"]["norm"], statistics.sums["mean"]["norm"]
+    )
+    check_model(tmp_path, small(), "ab" * 32)
+    with pytest.raises(InputError, match="hold mean, not var"):
+        check_model(tmp_path, small(), "ab" * 32, "var")
 
 
 def test_scores_of_another_model_are_refused(tmp_path: Path, statistics: Statistics) -> None:
@@ -64,6 +98,8 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, statistics: Statistics, posit
         ({"format": 2}, "format 2"),
         ({"sites": 3}, "damaged"),
         ({"samples": "many"}, "damaged"),
+        ({"sequence_aggregations": ["median"]}, "damaged"),
+        ({"sequence_aggregations": ["var"]}, "damaged"),
         (None, "damaged"),
     ],
 )
