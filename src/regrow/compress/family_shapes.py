@@ -170,9 +170,12 @@ def short_list(
             for n, shape in enumerate(shapes)
         ]
     except ConfigError as error:
-        lines = error.problems or (error.message,)
-        message = error.message if error.problems else "a child is impossible"
-        raise ConfigError(message, [f"children.{name}.{line}" for line in lines]) from error
+        first, *_ = error.message.partition(":")
+        if not error.problems or first.startswith("budget."):
+            lines = [f"children.{name}.{error.message}", *error.problems]
+        else:
+            lines = [f"children.{name}.{line}" for line in error.problems]
+        raise ConfigError(f"child {name} cannot be made", lines) from error
     return ShortList(counted, tuple(entries))
 
 

@@ -140,7 +140,7 @@ def _work(verb: Verb, config: Config, run: Run) -> dict[str, Any]:
         }
         atomic.write_json(run.path / "result.json", result)
         atomic.write_json(run.path / "lineage.json", lineage.record(run, result))
-        _write_page(run)
+        _write_pages(run)
         run.log("done")
         run.status("done")
         return result
@@ -164,11 +164,15 @@ def _work(verb: Verb, config: Config, run: Run) -> dict[str, Any]:
         raise
 
 
-def _write_page(run: Run) -> None:
-    """The page of a finished run; a page that fails is reported, but takes no work with it."""
-    from regrow.report.page import write_page
+def _write_pages(run: Run) -> None:
+    """The page of a finished run, and those of its finished parts that have none yet; a page that
+    fails is reported, but takes no work with it."""
+    from regrow.report.page import PAGE, write_page
 
     try:
+        for part in lineage.find_runs(run.path):
+            if (part / "result.json").exists() and not (part / PAGE).exists():
+                write_page(part)
         write_page(run.path)
     except Exception as error:
         run.log("page failed", traceback=traceback.format_exc())

@@ -238,7 +238,8 @@ def _other(names: dict[str, int], name: Any, index: int) -> int | None:
 
 
 def _stage(root: Path, path: Any) -> RunFolder | None:
-    """The run folder of a member: its model lies in ``<stage>/export``, below the family's.
+    """The run folder of a member: its model lies in ``<stage>/export``, below the family's, or in a
+    part of a stage, ``<stage>/<part>/export``.
 
     The stage is looked for by its name, so that a family that was moved is still found.
     """
@@ -247,5 +248,11 @@ def _stage(root: Path, path: Any) -> RunFolder | None:
     parts = PurePath(path).parts
     if len(parts) < 2 or parts[-1] != "export" or parts[-2] in ("..", "/"):
         return None
-    folder = root / parts[-2]
-    return RunFolder.read(folder) if (folder / "result.json").is_file() else None
+    # A part of a stage first: its last name alone may be that of another stage.
+    for depth in (4, 3, 2):
+        within = parts[-depth:-1]
+        folder = root.joinpath(*within)
+        inside = len(within) == depth - 1 and ".." not in within and "/" not in within
+        if inside and (folder / "result.json").is_file():
+            return RunFolder.read(folder)
+    return None
