@@ -21,10 +21,10 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -316,9 +316,11 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _write_tensors(staging: Path, state: State) -> dict[str, dict[str, Any]]:
     """Write and flush weights and optimiser state; their sizes and hashes, as read back."""
-    for name, tensors in (("model", state.model), ("optimizer", state.optimizer)):
-        write_tensors(staging / f"{name}.safetensors", tensors)
-    return _finished(staging / f"{name}.safetensors" for name in ("model", "optimizer"))
+    with _Finishing() as finishing:
+        for name, tensors in (("model", state.model), ("optimizer", state.optimizer)):
+            write_tensors(staging / f"{name}.safetensors", tensors)
+            finishing.add(staging / f"{name}.safetensors")
+        return finishing.entries()
 
 
 def _write_records(staging: Path, state: State) -> dict[str, dict[str, Any]]:
@@ -329,7 +331,10 @@ def _write_records(staging: Path, state: State) -> dict[str, dict[str, Any]]:
         text = json.dumps(record, indent=1, allow_nan=False) + "\n"
         (staging / f"{name}.json").write_text(text, encoding="utf-8")
         names.append(f"{name}.json")
-    return _finished(staging / name for name in names)
+    with _Finishing() as finishing:
+        for name in names:
+            finishing.add(staging / name)
+        return finishing.entries()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -347,21 +352,36 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def finish_file(path: Path) -> dict[str, Any]:
     """Flush a file; its size and hash, as read back."""
-    return _finished([path])[path.name]
+    with _Finishing() as finishing:
+        finishing.add(path)
+        return finishing.entries()[path.name]
 
 
-def _finished(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Flush files and hash them; the disk writes while the cores compute."""
-    every = list(paths)
-    with ThreadPoolExecutor(2 * len(every)) as pool:
-        flushed = [pool.submit(atomic.fsync_path, path) for path in every]
-        hashes = [pool.submit(atomic.sha256_file, path) for path in every]
-        for task in flushed:
-            task.result()
-        return {
-            path.name: {"bytes": path.stat().st_size, "sha256": digest.result()}
-            for path, digest in zip(every, hashes, strict=True)
-        }
+class _Finishing:
+    """Flushes files and hashes them while the next is written: the disk and a core beside."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(8)
+        self._tasks: dict[Path, tuple[Future[None], Future[str]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, path: Path) -> None:
+        """A file that is written."""
+        flushed = self._pool.submit(atomic.fsync_path, path)
+        self._tasks[path] = flushed, self._pool.submit(atomic.sha256_file, path)
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Size and hash of each, when all have reached the disk."""
+        found = {}
+        for path, (flushed, digest) in self._tasks.items():
+            flushed.result()
+            found[path.name] = {"bytes": path.stat().st_size, "sha256": digest.result()}
+        return found
 
 
 def _complete(kind: str, names: set[str]) -> bool:
