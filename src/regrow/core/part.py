@@ -91,9 +91,10 @@ def run_part(
             "seconds": round(part.seconds(), 3),
             **made,
         }
-        # The lineage first: a part counts as finished by its result.
-        atomic.write_json(folder / "lineage.json", lineage.record(part, result))
-        atomic.write_json(folder / "result.json", result)
+        if part.writes:
+            # The lineage first: a part counts as finished by its result.
+            atomic.write_json(folder / "lineage.json", lineage.record(part, result))
+            atomic.write_json(folder / "result.json", result)
         part.status("done")
     finally:
         part.release()
