@@ -208,6 +208,7 @@ def shared(students: Students, tokens: int, seed: int) -> dict[str, Any]:
             "batch_tokens": base.batch,
             "micro_batch": base.settings["train"]["micro_batch"],
             "precision": size.precision,
+            "compile": False,  # one way for all, however long
             "threads": 1,
         },
         "eval": {"every_tokens": max(base.batch, tokens // 6), "tokens": size.eval_tokens},

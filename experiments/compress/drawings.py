@@ -62,7 +62,8 @@ def arms_drawing(found: Found) -> Drawing | None:
             rows.append(Row(LABELS[method], marks, spread(values), colour=index))
     if not rows:
         return None
-    rows.append(Row("teacher", (Mark("disc", found.base["test"]),), decimals(found.base["test"])))
+    own = found.base["test"]
+    rows.append(Row("teacher", (Mark("disc", own),), decimals(own), colour=7))
     legend: list[Any] = [("disc", "mean"), ("ring", "lowest and highest seed")]
     axis = Axis("test loss, nats a token", decimals)
     return dot_chart(rows, axis, legend, title="Test loss of each arm that was cut", width=_WIDTH)
@@ -99,18 +100,19 @@ def _curve(name: str, row: dict[str, Any], colour: int, dash: int) -> Series:
 
 
 def ranks_drawing(found: Found) -> Drawing | None:
-    """Each candidate's divergence from the teacher before retraining against that after it."""
+    """Each candidate's rank by divergence before retraining against that after it."""
     candidates = found.candidates()
     if len(candidates) < 2:
         return None
     by_layers: dict[int, list[Point]] = {}
-    for one in candidates:
-        place = (float(one["zero_shot"]["kld"]), float(one["rungs"][-1]["kld"]))
+    first = sorted(one["zero_shot"]["kld"] for one in candidates)
+    for after, one in enumerate(candidates, 1):
+        place = (1.0 + first.index(one["zero_shot"]["kld"]), float(after))
         by_layers.setdefault(one["shape"]["layers"], []).append(place)
     series = [
         Series(f"{layers} layers", dots=dots, colour=index)
         for index, (layers, dots) in enumerate(sorted(by_layers.items()))
     ]
-    x = Axis("divergence from the teacher before retraining, nats a token", decimals)
-    y = Axis("divergence after it", decimals)
-    return line_chart(series, x, y, title="Candidates before and after retraining", width=_WIDTH)
+    x = Axis("rank before retraining", axis_amount, zero=True)
+    y = Axis("rank after it", axis_amount, zero=True)
+    return line_chart(series, x, y, title="Ranks before and after retraining", width=_WIDTH)

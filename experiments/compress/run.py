@@ -87,8 +87,15 @@ def run(
     from regrow.core.errors import BusyError
 
     key, size = students.key, students.size
-    while todo := list(tasks(read_of(results, key), students, parts, seeds, size)):
+    while True:
         wait()
+        try:
+            todo = list(tasks(read_of(results, key), students, parts, seeds, size))
+        except BusyError:  # what to do follows from a cut that another process is at
+            time.sleep(poll_s)
+            continue
+        if not todo:
+            return
         for task in todo:
             started = time.monotonic()
             try:
