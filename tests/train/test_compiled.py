@@ -16,8 +16,11 @@ from regrow.train import compiled
 from regrow.train.world import World
 from tests.train.fakes import make_run
 
-# torch's own, on the first import of its compiler.
-pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")
+# torch's own, when its compiler is imported and when it looks at a tensor.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
 
 
 def decoder(**changes: Any) -> Decoder:

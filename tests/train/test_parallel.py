@@ -20,6 +20,7 @@ from regrow.core import atomic
 from regrow.core.errors import ConfigError
 from regrow.model.config import MambaConfig, ModelConfig
 from regrow.train import checkpoint
+from regrow.train.compiled import missing_compiler
 from regrow.train.processes import tensor_problems
 from regrow.train.shared_checkpoint import owners
 from regrow.train.tensor_parallel import part_of, whole_of
@@ -43,13 +44,13 @@ def words(shards: Path, folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def world(processes: int, tensor: int, arguments: list[str]) -> None:
+def world(processes: int, tensor: int, arguments: list[str], limit_s: float = 110) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     command += ["--master-port", str(29500 + os.getpid() % 2000), "--", str(WORKER), str(tensor)]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [*command, *arguments], env=environment, capture_output=True, text=True, timeout=110
+        [*command, *arguments], env=environment, capture_output=True, text=True, timeout=limit_s
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -112,6 +113,22 @@ def test_a_world_makes_what_one_process_makes(
     assert checkpoint.problems(last) == []
     (last / f"model-00001-of-{processes:05d}.safetensors").unlink()
     assert "is missing" in checkpoint.problems(last)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own
+def test_compiled_blocks_in_a_sharded_model(corpus: Path, alone: Path, tmp_path: Path) -> None:
+    if missing_compiler(torch.device("cpu")) is not None:
+        pytest.skip("there is no working C++ compiler")
+    folder = tmp_path / "r"
+    world(2, 1, [*words(corpus, folder), "train.compile=true"], limit_s=280)
+    compare(folder, alone)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    chosen = [event for event in events if event["event"] == "compile"]
+    assert [event["compiled"] for event in chosen] == [True]
+    assert chosen[0]["message"].startswith("3 blocks")
+    assert not [event for event in events if event["event"] == "resumed_differently"]
 
 
 @pytest.mark.timeout(150)
