@@ -61,7 +61,8 @@ def figure_text(figure: Figure, value: float) -> str:
     """``4,512,746,496 parameters``, ``9,213.5 MB``, ``12.345 ms``."""
     if figure in TARGETS:
         return f"{round(value):,} {figure}"
-    return f"{value:,.1f} MB" if figure == "memory_mb" else f"{value:.4g} ms"
+    unit = "MB" if figure == "memory_mb" else "ms"
+    return f"{value:,.1f} {unit}" if value >= 100 else f"{value:.4g} {unit}"
 
 
 def sequence_of(config: ModelConfig, budget: BudgetTarget) -> int:
@@ -124,9 +125,10 @@ def limits_of(source: ModelConfig, budget: BudgetTarget) -> list[Limit]:
         alone = not made and budget.latency_ms is None
         if alone and budget.memory_mb >= whole:
             raise ConfigError(
-                f"budget.memory_mb: the source takes {whole:,.1f} MB at sequence "
+                f"budget.memory_mb: the source takes {figure_text('memory_mb', whole)} at sequence "
                 f"{sequence_of(source, budget)}, batch {budget.batch}, {budget.dtype}, which is "
-                f"within {budget.memory_mb:,.1f} MB already; nothing has to be cut"
+                f"within {figure_text('memory_mb', budget.memory_mb)} already; nothing has to be "
+                "cut"
             )
         made.append(Limit("memory_mb", budget.memory_mb))
     if budget.latency_ms is not None:

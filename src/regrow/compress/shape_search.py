@@ -11,6 +11,7 @@ even first; their columns are ``parameters``, ``non_embedding_parameters``, ``me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -218,8 +219,8 @@ def _choices(source: ModelConfig, budget: BudgetTarget) -> dict[str, list[int]]:
         raise ConfigError("the budget's axes are not those of the source", problems)
     mamba, cut = source.mamba, budget.max_width_cut
     group = source.heads // max(1, source.kv_heads)
-    made = {column: [getattr(source, column, 0)] for column in SHAPE}
-    made["each"] = [group]
+    made = {column: [getattr(source, column, 0)] for column in SHAPE if column != "heads"}
+    made["each"] = [group]  # query heads of each key/value head
     if mamba is not None:
         made |= {"mamba_heads": [mamba.heads], "mamba_head_dim": [mamba.head_dim]}
     for axis in budget.axes:
@@ -250,51 +251,56 @@ def _legal(source: ModelConfig, choices: dict[str, list[int]]) -> Sizes:
     first three are checked, and the others are every combination.
     """
     adapter = ADAPTERS.get(source.layout)
-    attention = [(kv * each, kv) for kv in choices["kv_heads"] for each in choices["each"]]
     recurrent = [(h, p) for h in choices["mamba_heads"] for p in choices["mamba_head_dim"]]
-    rows = []
-    for hidden in choices["hidden_size"]:
-        if source.heads:
-            for heads, kv_heads in attention:
-                config = source.replace(hidden_size=hidden, heads=heads, kv_heads=kv_heads)
-                if not adapter.check(config):
-                    rows += [(hidden, heads, kv_heads, *sizes) for sizes in recurrent]
-            continue
-        for number, width in recurrent:
-            mamba = source.mamba.replace(heads=number, head_dim=width) if source.mamba else None
-            if not adapter.check(source.replace(hidden_size=hidden, mamba=mamba)):
-                rows.append((hidden, 0, 0, number, width))
-    return np.array(rows, dtype=np.int64).reshape(-1, 5)
+    if not source.heads:
+        pure = [
+            (hidden, 0, 0, number, width)
+            for hidden in choices["hidden_size"]
+            for number, width in recurrent
+            if not adapter.check(_pure(source, hidden, number, width))
+        ]
+        return np.array(pure, dtype=np.int64).reshape(-1, 5)
+    outer = [
+        (hidden, kv * each, kv)
+        for hidden in choices["hidden_size"]
+        for kv in choices["kv_heads"]
+        for each in choices["each"]
+        if not adapter.check(source.replace(hidden_size=hidden, heads=kv * each, kv_heads=kv))
+    ]
+    left = np.repeat(np.array(outer, dtype=np.int64).reshape(-1, 3), len(recurrent), axis=0)
+    right = np.tile(np.array(recurrent, dtype=np.int64), (len(outer), 1))
+    return np.hstack([left, right])
+
+
+def _pure(source: ModelConfig, hidden: int, heads: int, width: int) -> ModelConfig:
+    assert source.mamba is not None  # without attention there is nothing else to resize
+    return source.replace(
+        hidden_size=hidden, mamba=source.mamba.replace(heads=heads, head_dim=width)
+    )
 
 
 def _chunks(source: ModelConfig, budget: BudgetTarget) -> Iterator[Candidates]:
     """Every shape that the source can be cut to along the budget's axes, some at a time."""
     choices = _choices(source, budget)
-    legal = _legal(source, choices)
-    inner = np.array(choices["intermediate_size"], dtype=np.int64)
-    total = len(legal) * len(inner) * len(choices["layers"])
+    total = math.prod(len(sizes) for sizes in choices.values())
     if total > _MOST:
         raise ConfigError(
             f"budget.axes: {total:,} shapes are too many to compare (at most {_MOST:,}); use fewer "
             "axes, larger hidden_align and mlp_align, or smaller max_width_cut and max_depth_cut"
         )
-    at_once = max(1, _CHUNK // max(1, len(inner)))
+    legal = _legal(source, choices)
+    inner = np.array(choices["intermediate_size"], dtype=np.int64)
+    at_once = max(1, _CHUNK // len(inner))
+    names = ("hidden_size", "heads", "kv_heads", "mamba_heads", "mamba_head_dim")
     for layers in choices["layers"]:
         # Once at least, so that there is always a set of candidates, if an empty one.
         for first in range(0, max(1, len(legal)), at_once):
             some = legal[first : first + at_once]
             columns = np.repeat(some, len(inner), axis=0).T
-            shape = dict(
-                zip(
-                    ("hidden_size", "heads", "kv_heads", "mamba_heads", "mamba_head_dim"),
-                    columns,
-                    strict=True,
-                )
-            )
+            shape: dict[str, Sizes] = dict(zip(names, columns, strict=True))
             shape["intermediate_size"] = np.tile(inner, len(some))
             shape["layers"] = np.full(len(some) * len(inner), layers, dtype=np.int64)
-            sizes = [shape[column] for column in SHAPE]
-            all_, inside = count(source, *sizes)
+            all_, inside = count(source, *(shape[column] for column in SHAPE))
             memory = all_ * (WIDTHS[budget.dtype] / MB) + _memory(source, budget, shape)
             yield Candidates(
                 **shape,
