@@ -66,8 +66,12 @@ def test_auto_is_for_runs_of_half_an_hour(
     assert expected or "minutes: too few" in reason
 
 
-@pytest.mark.usefixtures("works")
-def test_what_is_never_compiled() -> None:
+def test_what_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(device: torch.device) -> None:
+        raise AssertionError("looking for a compiler takes seconds")
+
+    monkeypatch.setattr(compiled, "missing_compiler", never)
+    assert not compiled.decide("auto", decoder(), 1e6, 64, 1)[0]
     assert compiled.decide(False, decoder(), 1e30, 64, 1) == (False, "train.compile is false")
     sizes = MambaConfig(state=4, head_dim=8, heads=4, groups=2, chunk=8)
     only = decoder(pattern="MM", layers=2, mamba=sizes)

@@ -87,12 +87,12 @@ def decide(
     if tensor > 1:
         return False, "blocks that exchange partial sums (parallel.tp) are not compiled"
     device = device_of(module)
-    missing = missing_compiler(device)
     if wanted == "auto" and device.type == "cpu":
         seconds = flops / (_SHARE_OF_PRODUCTS * threads * product_rate(module, rows))
         if seconds < WORTH_SECONDS:
             return False, f"the run takes about {seconds / 60:.1f} minutes: too few to pay for it"
-    return missing is None, missing or "worth it here"
+    missing = missing_compiler(device)  # last, since trying it takes seconds
+    return missing is None, missing or "it pays here"
 
 
 def missing_compiler(device: torch.device) -> str | None:
