@@ -18,6 +18,13 @@ SMALLER = {
     "continue": ["train.tokens=4096", "train.batch_tokens=2048"],
     "distill": ["train.tokens=4096", "train.batch_tokens=2048"],
     "importance": ["samples=4"],
+    "family": [
+        "train.tokens=4096",
+        "train.batch_tokens=2048",
+        "samples=4",
+        "trial.tokens=8192",
+        "trial.score_tokens=512",
+    ],
     "generate": ["max_new_tokens=4"],
     "evaluate": ["max_tokens=2048", "decode.repeats=1", "samples.new_tokens=4"],
 }

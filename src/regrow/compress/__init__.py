@@ -2,8 +2,9 @@
 
 Lives here: importance scores from one forward pass (``importance.py``, ``score_file.py``), what
 they say should stay (``ranking.py``), the cut itself (``slicing.py``), target shapes and the search
-for one within a budget (``shapes.py``, ``shape_search.py``), the verbs ``importance``, ``prune``
-and ``distill`` (``jobs/``; the distillation loss is an objective of ``train``).
+for one within a budget (``shapes.py``, ``shape_search.py``), the verbs ``importance``, ``prune``,
+``distill`` and ``family`` (``jobs/``; the distillation loss is an objective of ``train``), and what
+``family`` adds to the others: candidates and their trials (``family_*.py``).
 May touch: ``core``, ``io``, ``data``, ``model``, ``train``, ``eval``, ``search``. No other
 vertical; ``config.py``, ``shapes.py``, ``shape_search.py`` no torch.
 
