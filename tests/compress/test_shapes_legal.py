@@ -228,3 +228,19 @@ def test_the_last_attention_block_of_a_hybrid_cannot_go() -> None:
         source, ShapeTarget(layers=1), None, DepthConfig(allow_ends=True, rule="independent")
     )
     assert one.pattern == "*"
+
+
+@pytest.mark.parametrize("rule", ["contiguous", "independent"])
+def test_a_pattern_that_is_not_known_yet_is_one_that_could_come_out(rule: Any) -> None:
+    """Every number of blocks that the rules allow gets a legal pattern of that length."""
+    source = source_of("nemotron_h").replace(pattern="M*-*M*-", layers=7)
+    depth = DepthConfig(rule=rule)
+    for layers in range(1, 8):
+        try:
+            found = target_config(source, ShapeTarget(layers=layers), None, depth)
+        except ConfigError as error:
+            assert layers < 3, error  # noqa: PT017
+        else:
+            assert len(found.pattern) == layers
+            assert "*" in found.pattern
+            assert not ADAPTERS.get("nemotron_h").check(found)

@@ -7,13 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from regrow.compress.depth import (
-    Indices,
-    depth_problems,
-    layer_blocks,
-    removals,
-    without,
-)
+from regrow.compress.depth import Indices, depth_problems, kept_layers, layer_blocks, without
 from regrow.compress.depth_config import DepthConfig
 from regrow.compress.prune_config import ShapeTarget
 from regrow.core.errors import ConfigError
@@ -173,19 +167,11 @@ def _multiples_near(step: int, most: int, value: int) -> str:
 
 
 def _provisional(source: ModelConfig, count: int, depth: DepthConfig) -> Indices:
-    """Layers that stay of one possible removal: the middle one of those that may go."""
-    layers = len(layer_blocks(source))
-    if count == layers:
-        return tuple(range(layers))
-    runs = removals(source, count, depth)
-    middle = len(runs) // 2
-    length = layers - count
-    if depth.rule == "independent":
-        first = min(max(0, middle - length // 2), len(runs) - length)
-        gone = {layer for run in runs[first : first + length] for layer in run}
-    else:
-        gone = set(runs[middle])
-    return tuple(layer for layer in range(layers) if layer not in gone)
+    """Layers that stay of one possible removal: of those nearest to the middle."""
+    last = len(layer_blocks(source)) - 1
+    return kept_layers(
+        source, count, lambda runs: [float(abs(run[0] + run[-1] - last)) for run in runs], depth
+    )
 
 
 def _nearest(
