@@ -2,7 +2,8 @@
 
 Sources: Nemotron-4 15B (arXiv 2402.16819, table 1); Minitron (arXiv 2407.14679); LLM pruning and
 distillation in practice (arXiv 2408.11796); the transformer, the Mamba-2 and the hybrid of the
-Mamba-2-Hybrid study (arXiv 2406.07887), 8B each; Nemotron-H 8B (arXiv 2504.03624).
+Mamba-2-Hybrid study (arXiv 2406.07887), 8B each; Nemotron-H 8B (arXiv 2504.03624) and the 4B that
+was cut from it (arXiv 2504.11409); Mistral NeMo 12B (its public config).
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ PRESETS: dict[str, ModelConfig] = {
         heads=32, kv_heads=8, head_dim=128, vocab_size=131072,
         rope_theta=1000000.0, max_positions=8192, bos_id=1, eos_id=2,
     ),
+    "mistral-nemo-12b": ModelConfig(
+        layout="mistral", layers=40, hidden_size=5120, intermediate_size=14336,
+        heads=32, kv_heads=8, head_dim=128, vocab_size=131072,
+        rope_theta=1000000.0, max_positions=131072, bos_id=1, eos_id=2,
+    ),
     "transformer-8b": ModelConfig(
         layout="nemotron", layers=32, hidden_size=4096, intermediate_size=16384,
         heads=32, kv_heads=32, head_dim=128, vocab_size=256000, init_std=0.02,
@@ -74,6 +80,12 @@ PRESETS: dict[str, ModelConfig] = {
         layers=52, hidden_size=4096, intermediate_size=21504,
         heads=32, kv_heads=8, head_dim=128, vocab_size=131072, max_positions=8192,
         pattern="M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-", mamba=_MAMBA_8B,
+    ),
+    "nemotronh-4b": ModelConfig(
+        layers=52, hidden_size=3072, intermediate_size=12288,
+        heads=32, kv_heads=8, head_dim=128, vocab_size=131072, max_positions=8192,
+        pattern="M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M*-M-M-M-M-M-",
+        mamba=_MAMBA_8B.replace(heads=112),
     ),
 }  # fmt: skip
 

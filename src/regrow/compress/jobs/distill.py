@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from regrow.compress.correction import correct, correction_config, correction_plan
 from regrow.compress.distill_config import DistillConfig
+from regrow.compress.source import source_model
 from regrow.core import atomic
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.plan import Plan
 from regrow.core.run import Run
-from regrow.io.runs import resolve_model
 from regrow.io.tokenizer import Tokenizer
 from regrow.model.config import ModelConfig
 from regrow.model.shapes import forward_flops_per_token, parameters, weight_bytes
+from regrow.train.sketch import sketch
 from regrow.train.sources import Sources
 from regrow.train.stage import (
     Stage,
@@ -44,7 +45,10 @@ _BYTES = {"fp32": 4, "bf16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Student and teacher, checked against each other, and the student's stage."""
+    """Student and teacher, checked against each other, and the student's stage.
+
+    ``missing`` names those that are presets: there is a plan then, but no training.
+    """
 
     student: Path
     teacher: Path
@@ -52,6 +56,7 @@ class Pair:
     stage: Stage
     vocabulary: int | None
     hidden: HiddenMatch | None
+    missing: tuple[str, ...] = ()
 
     @property
     def teacher_flops(self) -> int:
@@ -71,10 +76,11 @@ def prepare_pair(config: DistillConfig) -> Pair:
     Raises:
         ConfigError, InputError: whatever would stop the training before its first step.
     """
-    from regrow.model.folder import load_config
-
-    student, teacher = resolve_model(config.student), resolve_model(config.teacher)
-    shape, teacher_shape = load_config(student), load_config(teacher)
+    student_model, teacher_model = source_model(config.student), source_model(config.teacher)
+    shape, teacher_shape = student_model.config, teacher_model.config
+    student = student_model.place or config.student
+    teacher = teacher_model.place or config.teacher
+    missing = (*student_model.missing, *teacher_model.missing)
     vocabulary = _common_vocabulary(
         (student, shape), (teacher, teacher_shape), config.allow_padded_vocab
     )
@@ -84,12 +90,15 @@ def prepare_pair(config: DistillConfig) -> Pair:
             f"{teacher_shape.max_positions}"
         )
     hidden = _hidden_match(config, shape, teacher_shape)
-    sources = Sources.open(config.data, config.eval.split)
-    own = student / "tokenizer.json"
-    path = own if own.is_file() else sources.find_tokenizer(None)
     schedule = config.optim.resolve(whole_tokens(config))
-    stage = prepare(config, shape, sources, schedule, path)
-    return Pair(student, teacher, teacher_shape, stage, vocabulary, hidden)
+    if missing and not config.data.shards.exists():
+        stage = sketch(config, shape, schedule)
+    else:
+        sources = Sources.open(config.data, config.eval.split)
+        own = student / "tokenizer.json"
+        path = own if own.is_file() else sources.find_tokenizer(None)
+        stage = prepare(config, shape, sources, schedule, path)
+    return Pair(student, teacher, teacher_shape, stage, vocabulary, hidden, missing)
 
 
 def _common_vocabulary(
@@ -210,7 +219,8 @@ def plan(config: DistillConfig) -> Plan:
     }
     if config.teacher_correction is not None:
         figures["teacher_correction"] = correction_plan(correction_config(config, pair.stage))
-    return Plan(made.title, figures, (*_notes(config, pair), *made.notes), made.missing)
+    notes = [*_notes(config, pair), *made.notes, *(f"plan only: {m}" for m in pair.missing)]
+    return Plan(made.title, figures, tuple(notes), (*pair.missing, *made.missing))
 
 
 def run(config: DistillConfig, run: Run) -> dict[str, Any]:

@@ -104,9 +104,10 @@ def plan(config: ImportanceConfig) -> Plan:
         "weight_bytes": weight_bytes(ready.model, 4),
     }
     streamed = is_streamed(config, ready.model)
-    notes = ("one block's weights are in memory at a time",) if streamed else ()
+    notes = ["one block's weights are in memory at a time"] if streamed else []
+    notes += [f"plan only: {line}" for line in ready.missing]
     title = f"importance over {config.samples} windows, {tokens:,} tokens"
-    return Plan(title, figures, notes, ready.missing)
+    return Plan(title, figures, tuple(notes), ready.missing)
 
 
 def _flops(model: ModelConfig, config: ImportanceConfig) -> int:

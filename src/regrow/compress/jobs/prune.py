@@ -182,6 +182,7 @@ def plan(config: PruneConfig) -> Plan:
     broken = ADAPTERS.get(target.layout).check(target)  # none: the target would have been refused
     holds = "; ".join(broken) or f"the stock {target.layout} class holds this shape"
     title = f"prune to {_words(target)}: {parameters(target):,} parameters"
+    notes += [f"plan only: {line}" for line in ready.missing]
     return Plan(title, figures, (*notes, holds), ready.missing)
 
 
