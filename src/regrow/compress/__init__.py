@@ -1,17 +1,18 @@
 """compress: smaller siblings of a model, by cutting away what matters least and distilling.
 
 Lives here: importance scores from one forward pass (``importance.py``, ``score_file.py``), what
-they say should stay (``ranking.py``), the cut itself (``slicing.py``), target shapes and the search
-for one within a budget (``shapes.py``, ``shape_search.py``), the verbs ``importance``, ``prune``,
+they say should stay (``ranking.py``), which layers go (``depth.py``, tried out in ``sweep.py``), the
+cut itself (``slicing.py``), target shapes and the search for one within a budget (``shapes.py``, ``shape_search.py``), the verbs ``importance``, ``prune``,
 ``distill`` and ``family`` (``jobs/``; the distillation loss is an objective of ``train``), and what
 ``family`` adds to the others: candidates and their trials (``family_*.py``).
 May touch: ``core``, ``io``, ``data``, ``model``, ``train``, ``eval``, ``search``. No other
-vertical; ``config.py``, ``shapes.py``, ``shape_search.py`` no torch.
+vertical; ``*_config.py``, ``depth.py``,
+``shapes.py``, ``shape_search.py`` no torch.
 
 To teach it a new kind of block: one entry in ``slicing.CUTS`` (which index list each dimension of
 its tensors follows), one in ``importance.SITES`` (whose input scores its channels), its closed form
 in ``shape_search.count``, and where it has an axis of its own, a field in ``slicing.Keep``.
-To add a way of scoring layers: a function beside ``ranking.block_influence``.
+To add a way of scoring layers: a ``sweep.Measure``, or a ``depth.Damage`` from the statistics.
 
 Source: Minitron (arXiv 2407.14679) and its practice report (arXiv 2408.11796).
 """
