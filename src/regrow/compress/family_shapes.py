@@ -196,9 +196,10 @@ def _chosen(
 def spread(found: Candidates, count: int) -> npt.NDArray[np.intp]:
     """Rows of a few shapes that differ from each other, in the order of ``found``.
 
-    The more even half is divided into as many strata, by the logarithms of the sizes: centres are
-    the most even shape and then, again and again, the one that is farthest from all centres; each
-    shape belongs to its nearest centre. Each stratum gives its most even shape.
+    Of the more even half the most even ones are taken, but none that is closer to one before it
+    than half a radius, by the logarithms of the sizes: the radius within which a farthest-first
+    traversal covers the half with as many shapes. That many are always found, and no list has its
+    closest two more than four times as far apart.
 
     Args:
         found: as :func:`regrow.compress.shape_search.within` orders them, the most even first.
@@ -209,13 +210,17 @@ def spread(found: Candidates, count: int) -> npt.NDArray[np.intp]:
     pool = min(len(found), max(_POOL * count, (len(found) + 1) // 2))
     sizes = np.stack([getattr(found, name)[:pool] for name in _LETTERS], axis=1)
     places = np.log(np.maximum(sizes, 1))
-    nearest = np.full(pool, np.inf)
-    stratum = np.zeros(pool, dtype=np.intp)
-    centre = 0
-    for number in range(min(count, pool)):
-        distance = np.linalg.norm(places - places[centre], axis=1)
-        closer = distance < nearest
-        stratum[closer], nearest[closer] = number, distance[closer]
+    # Farthest-first: each next centre is as far from all centres as any shape is.
+    nearest = np.linalg.norm(places - places[0], axis=1)
+    radius = np.inf
+    for _ in range(min(count, pool) - 1):
         centre = int(nearest.argmax())
-    _, first = np.unique(stratum, return_index=True)
-    return np.sort(first)
+        radius = float(nearest[centre])
+        nearest = np.minimum(nearest, np.linalg.norm(places - places[centre], axis=1))
+    taken = [0]
+    closest = np.linalg.norm(places - places[0], axis=1)
+    for row in range(1, pool):
+        if len(taken) < count and closest[row] >= radius / 2:
+            taken.append(row)
+            closest = np.minimum(closest, np.linalg.norm(places - places[row], axis=1))
+    return np.array(taken, dtype=np.intp)

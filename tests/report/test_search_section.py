@@ -1,0 +1,97 @@
+"""The sections of a search: every figure from the files, fronts that nothing beats."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regrow.core import atomic
+from regrow.report.page import write_page
+from regrow.report.record import RunFolder
+from regrow.report.search_section import CANDIDATES, search
+from tests.report.reading import Page
+
+
+def candidate(name: str, zero: float, rungs: list[float], status: str, rank: int) -> dict[str, Any]:
+    return {
+        "child": "half", "name": name, "shape": {"layers": 2}, "parameters": 1000 + rank,
+        "non_embedding_parameters": 900, "memory_bytes": 2000, "rank": rank, "status": status,
+        "zero_shot": {"kld": zero, "loss": zero + 2},
+        "rungs": [
+            {"step": 4 * n, "tokens": 400 * n, "kld": kld, "loss": kld + 2}
+            for n, kld in enumerate(rungs, 1)
+        ],
+    }  # fmt: skip
+
+
+RECORDS = [
+    candidate("L2-d16", 1.25, [0.75, 0.5], "winner", 1),
+    candidate("L2-d24", 1.0, [0.8125], "dropped at step 4", 2),
+]
+RESULT: dict[str, Any] = {
+    "verb": "family",
+    "children": {
+        "half": {
+            "counted": 31, "candidates": 2, "search_flops": 5e9, "retraining_flops": 7e9,
+            "ranks": {"spearman": -1.0, "kendall": -1.0, "flips": [["L2-d24", "L2-d16"]]},
+            "pareto": [],
+        }
+    },
+    "pareto": [
+        {"name": "original", "loss": 2.0, "parameters": 4000, "memory_bytes": 9000},
+        {"name": "half", "loss": 2.5, "parameters": 1000, "memory_bytes": 2000},
+    ],
+    "whole": {"scratch_flops": 4e12, "family_flops": 2e12, "ratio": 2.0},
+}  # fmt: skip
+
+
+def write(folder: Path, result: Any = RESULT, lines: str | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_json(folder / "result.json", result)
+    text = "".join(json.dumps(r) + "\n" for r in RECORDS) if lines is None else lines
+    (folder / CANDIDATES).write_text(text)
+    return folder
+
+
+def test_the_page_tells_the_search(tmp_path: Path) -> None:
+    page = Page.read(write_page(write(tmp_path / "r")))
+    told = "".join(page.texts)
+    assert "31 legal shapes within the budget, 2 tried" in told
+    assert "1 pair turned" in told
+    table = next(t for t in page.tables if t and "What became of it" in " ".join(t[0]))
+    assert [row[0] for row in table[1:]] == ["L2-d16", "L2-d24"]
+    values = {value for value, _, _ in page.figures}
+    assert {"1.25", "0.5", "1.0", "0.8125", "2.0"} <= values
+    assert "Pareto front" in page.svg_texts
+    assert "original" in page.svg_texts
+
+
+def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:
+    assert search(RunFolder.read(write(tmp_path / "a", {"verb": "family"}))) is None
+    assert search(RunFolder.read(write(tmp_path / "b", RESULT, "{torn"))) is None
+
+
+ODD = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=4), st.integers()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(sorted(RECORDS[0])), ODD, st.sampled_from(["children", "pareto"]), ODD)
+def test_odd_entries_break_nothing(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: Any, part: str, other: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("odd")
+    lines = json.dumps({**RECORDS[0], key: value}) + "\n" + json.dumps(RECORDS[1]) + "\n"
+    (folder / "result.json").write_text(json.dumps({**RESULT, part: other}))
+    (folder / CANDIDATES).write_text(lines)
+    search(RunFolder.read(folder))
