@@ -157,11 +157,13 @@ def watched(words: list[str], kill: Any = None) -> Watched:
 
 
 def after_shards(run: Path, count: int, seconds: float) -> Any:
-    """A kill some seconds after ``count`` shards of a prune run are there."""
+    """A kill some seconds after ``count`` shards of a prune run are there, at the next one."""
     seen: list[float] = []
 
     def kill() -> bool:
-        if not seen and len(list((run / "partial").glob("model*.safetensors"))) >= count:
+        folder = run / "partial"
+        begun = (folder / "compress.json").exists()
+        if not seen and begun and len(list(folder.glob("model*.safetensors"))) >= count:
             seen.append(time.perf_counter())
         return bool(seen) and time.perf_counter() - seen[0] >= seconds
 
