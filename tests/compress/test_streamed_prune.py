@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ import torch
 
 import regrow
 from regrow.compress import streamed_prune
+from regrow.compress.prune_config import PruneConfig, ShapeTarget
 from regrow.compress.ranking import choose_random
 from regrow.compress.slicing import Keep, cut
 from regrow.compress.streamed_prune import cut_folder, shards_of
+from regrow.core import atomic
 from regrow.core.errors import ConfigError, InputError
+from regrow.grow.execute import execute
 from regrow.io import hf
 from regrow.model.config import ModelConfig
 from regrow.model.folder import describe, load, load_config, opened
@@ -164,6 +169,60 @@ def test_what_was_finished_is_not_done_again(tmp_path: Path) -> None:
     assert not {*rest} & {*done}
     assert files(export) == files(whole)
     assert cut_folder(folder, keep, RECORD, work, export) == []
+
+
+def killed_at(config: PruneConfig, run: Path, save: int) -> None:
+    """Run ``prune`` in a process of its own that is killed half-way through its ``save``-th shard,
+    or, where it makes fewer, just before the folder becomes the export."""
+    child = os.fork()
+    if not child:
+        count, plain = 0, hf.save_tensors
+
+        def kill(*_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def half(path: Path, tensors: Any) -> None:
+            nonlocal count
+            plain(path, tensors)
+            if count == save:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+                kill()
+            count += 1
+
+        hf.save_tensors, atomic.publish_folder = half, kill
+        try:
+            execute("prune", config, run, quiet=True)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), status
+
+
+def test_killed_at_any_shard_the_same_command_goes_on(tmp_path: Path) -> None:
+    folder = source(tmp_path / "source", "llama", 2)
+    shape = smaller(load_config(folder))
+    sizes = ("hidden_size", "intermediate_size", "heads")
+    target = ShapeTarget(**{name: getattr(shape, name) for name in sizes})
+    config = PruneConfig(model=folder, selection="random", shape=target)
+    whole = execute("prune", config, tmp_path / "whole", quiet=True)
+    expected = files(tmp_path / "whole" / "export")
+    shards = sum(name.endswith(".safetensors") for name in expected)
+    run, done = tmp_path / "run", dict[str, int]()
+    for save in (0, 1, 0, 2, shards):
+        killed_at(config, run, save)
+        assert not (run / "export").exists()
+        there = {
+            p.name: p.stat().st_mtime_ns for p in (run / "partial").glob("model-*.safetensors")
+        }
+        assert len(there) == min(len(done) + save, shards)
+        assert there.items() >= done.items()
+        done = there
+    result = execute("prune", config, run, quiet=True)
+    assert files(run / "export") == expected
+    assert result["weights_sha256"] == whole["weights_sha256"]
+    assert not (run / "partial").exists()
+    last = json.loads((run / "events.jsonl").read_text().splitlines()[-2])
+    assert (last["event"], last["shards"]) == ("cut", [])  # all were there already
 
 
 def test_work_of_another_cut_is_thrown_away(tmp_path: Path) -> None:
