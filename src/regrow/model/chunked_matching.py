@@ -21,12 +21,12 @@ from regrow.model.divergences import Matching
 from regrow.model.divergences.rows import compare
 
 #: Tokens that are projected as one on a CPU, at the least; more where the vocabulary is small.
-_CPU_TOKENS = 256
+_CPU_TOKENS = 192
 _CPU_ELEMENTS = 1 << 20
 _GPU_ELEMENTS = 1 << 28
 
 #: Logits that are compared as one on a CPU: a few copies of them should stay in its cache.
-_ROW_ELEMENTS = 1 << 18
+_ROW_ELEMENTS = 1 << 17
 
 
 def chunk_size(vocabulary: int, device: torch.device) -> int:
