@@ -116,13 +116,13 @@ def test_a_world_makes_what_one_process_makes(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:.*script_method.*:DeprecationWarning")  # torch's own
 def test_compiled_blocks_in_a_sharded_model(corpus: Path, alone: Path, tmp_path: Path) -> None:
     if missing_compiler(torch.device("cpu")) is not None:
         pytest.skip("there is no working C++ compiler")
     folder = tmp_path / "r"
-    world(2, 1, [*words(corpus, folder), "train.compile=true"], limit_s=280)
+    world(2, 1, [*words(corpus, folder), "train.compile=true"], limit_s=580)
     compare(folder, alone)
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     chosen = [event for event in events if event["event"] == "compile"]

@@ -152,8 +152,8 @@ class GuardConfig(Config):
     """What happens to a step with an absurd gradient."""
 
     max_grad_norm_sigma: float = Field(default=6.0, ge=0)
-    """A gradient norm more than this many standard deviations above the mean of the last 128 steps
-    is a spike; 0: none is."""
+    """A gradient norm more than this many standard deviations above the mean of the last 128 steps,
+    and more than twice the second largest of them, is a spike; 0: none is."""
     on_spike: Literal["skip", "stop"] = "skip"
     """skip: the data of a spike are consumed, but the step is not taken; stop: the run ends."""
     on_nan: Literal["skip", "stop"] = "stop"
