@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,7 @@ class Watched:
 
     Args:
         seconds: wall.
+        cpu: seconds of the processor.
         peak: bytes in memory at most, pages of mapped files included (VmHWM).
         anonymous: bytes of its own at most, seen every 20 ms.
         killed: whether it was.
@@ -110,6 +112,7 @@ class Watched:
     """
 
     seconds: float
+    cpu: float
     peak: int
     anonymous: int
     killed: bool
@@ -135,7 +138,7 @@ def watched(words: list[str], kill: Any = None) -> Watched:
     Raises:
         RuntimeError: it failed.
     """
-    began = time.perf_counter()
+    began, used = time.perf_counter(), _children()
     peak = anonymous = 0
     killed = False
     with tempfile.TemporaryFile("w+") as log:
@@ -153,7 +156,14 @@ def watched(words: list[str], kill: Any = None) -> Watched:
         output = log.read()
     if process.returncode and not killed:
         raise RuntimeError(f"regrow {' '.join(words)} failed:\n{output}")
-    return Watched(time.perf_counter() - began, peak, anonymous, killed, output)
+    spent = time.perf_counter() - began
+    return Watched(spent, _children() - used, peak, anonymous, killed, output)
+
+
+def _children() -> float:
+    """CPU seconds of all processes that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def after_shards(run: Path, count: int, seconds: float) -> Any:
@@ -258,7 +268,7 @@ def main() -> None:
             forget(source)
             parts = [watched(words, after_shards(run, n, 1.0)) for n in range(options.kill)]
             parts.append(watched(words))
-            spent = sum(part.seconds for part in parts)
+            spent, cpu = sum(p.seconds for p in parts), sum(p.cpu for p in parts)
             peak = max(part.peak for part in parts)
             own = max(part.anonymous for part in parts)
             wrong = list(compare(source, run / "export"))
@@ -275,7 +285,8 @@ def main() -> None:
             shutil.rmtree(root / "copy")
             ratios.append(spent / copied)
             print(
-                f"prune to {made['parameters']:,}: {spent:.1f} s ({written / 1e9:.2f} GB written), "
+                f"prune to {made['parameters']:,}: {spent:.1f} s, {cpu:.1f} of the CPU "
+                f"({written / 1e9:.2f} GB written), "
                 f"copy {copied:.1f} s, ratio {spent / copied:.2f}; peak {peak / 2**30:.2f} GiB, "
                 f"own {own / 2**30:.2f} GiB; killed {sum(p.killed for p in parts)} times, the last "
                 f"made {shards[-1]}; tensors that differ: {wrong or 'none'}",
