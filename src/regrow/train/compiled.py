@@ -92,7 +92,8 @@ def decide(
         if seconds < WORTH_SECONDS:
             return False, f"the run takes about {seconds / 60:.1f} minutes: too few to pay for it"
     missing = missing_compiler(device)  # last, since trying it takes seconds
-    return missing is None, missing or "it pays here"
+    asked = "worth it for this run" if wanted == "auto" else "train.compile is true"
+    return missing is None, missing or asked
 
 
 def missing_compiler(device: torch.device) -> str | None:
