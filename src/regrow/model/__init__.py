@@ -3,8 +3,8 @@
 Lives here: the config of a shape (``config.py``, ``presets.py``), closed forms for its parameters,
 FLOPs and bytes (``shapes.py``), the decoder and its blocks (``decoder.py``, ``attention.py``,
 ``mlp.py``, ``norm.py``, ``rope.py``, ``cache.py``), the output head that owns the chunked losses
-(``head.py``), generation, one adapter for each Hugging Face family (``adapters/``), and loading
-and saving (``folder.py``).
+(``head.py``), how far one model is from another (``divergences/``), generation, one adapter for
+each Hugging Face family (``adapters/``), and loading and saving (``folder.py``).
 May touch: ``core`` and ``io``; torch, except in ``config.py``, ``presets.py``, ``shapes.py`` and
 the adapters, which a plan reads without it. Never data, training or a vertical.
 To add a block: one file with a mixer (see ``blocks.py`` for what it must have), its line in
