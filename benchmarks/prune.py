@@ -205,7 +205,11 @@ def compare(source: Path, export: Path, draws: int = 12) -> Iterator[str]:
     draw = np.random.default_rng(1)
     with hf.open_weights(source) as whole, hf.open_weights(export) as child:
         names = [name for name in child.names if "layers" in name]
-        names = [*draw.choice(names, draws, replace=False), "lm_head.weight", "model.norm.weight"]
+        names = [
+            *draw.choice(names, min(draws, len(names)), replace=False),
+            "lm_head.weight",
+            "model.norm.weight",
+        ]
         for name in map(str, names):
             tensor = whole.mapped(name)
             if name.startswith("model.layers."):

@@ -1,12 +1,13 @@
 """compress: smaller siblings of a model, by cutting away what matters least and distilling.
 
-Lives here: importance scores from one forward pass (``importance.py``, ``score_file.py``), what
-they say should stay (``ranking.py``), which layers go (``depth.py``; tried out in ``sweep.py``),
-the cut itself (``slicing.py``; of a whole folder, shard by shard, ``streamed_prune.py``; a model too
-large to be scored at once, ``streamed_importance.py``), target shapes and the search for one within
-budgets (``shapes.py``, ``shape_search.py``, ``budgets.py``, measured in ``latency.py``), the verbs ``importance``, ``prune``, ``distill`` and
-``family`` (``jobs/``; the distillation loss is an objective of ``train``), and what ``family`` adds
-to the others: candidates and their trials (``family_*.py``).
+Lives here: importance scores from one forward pass (``importance.py``, ``score_file.py``; of a model
+that does not fit, ``streamed_importance.py``), what they say should stay (``ranking.py``), which
+layers go (``depth.py``; tried out in ``sweep.py``), the cut itself (``slicing.py``; of a folder,
+shard by shard, ``streamed_prune.py``), target shapes and the search for one within budgets
+(``shapes.py``, ``shape_search.py``, ``budgets.py``; ``latency.py`` measures), the verbs
+``importance``, ``prune``, ``distill`` and ``family`` (``jobs/``; the distillation loss is an
+objective of ``train``), and what ``family`` adds to the others: candidates and their trials
+(``family_*.py``).
 May touch: ``core``, ``io``, ``data``, ``model``, ``train``, ``eval``, ``search``. No other
 vertical; ``*_config.py``, ``depth.py``, ``source.py``, ``budgets.py``, ``shapes.py``,
 ``shape_search.py`` no torch.
