@@ -13,9 +13,10 @@ import torch
 
 import regrow
 from regrow.compress.family_config import FamilyConfig
+from regrow.compress.family_price import recorded_tokens
 from regrow.compress.family_record import CANDIDATES
 from regrow.compress.family_step import ChildStep
-from regrow.compress.jobs.family import TRIALS_LOG, recorded_tokens
+from regrow.compress.jobs.family import TRIALS_LOG
 from regrow.core.config import load_config
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.lineage import tree

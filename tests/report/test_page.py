@@ -119,7 +119,7 @@ def test_twins_are_compared_by_their_figures(page: Page) -> None:
 
 def test_all_sections_are_there(page: Page) -> None:
     assert page.ids == [
-        "tree", "models", "twins", "curves", "price", "samples", "stages", "text", "place",
+        "tree", "models", "twins", "front", "curves", "price", "samples", "stages", "text", "place",
         "settings",
     ]  # fmt: skip
     for words in ("continue", "prune", "distill", "child-50", "scratch-30-2x"):

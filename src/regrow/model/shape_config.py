@@ -67,7 +67,7 @@ class ShapeConfig(Config):
     preset: str | None = None
     """Name of a published shape that the settings below change."""
     like: Path | None = None
-    """A run folder with a model, or a Hugging Face folder, whose shape the settings below change."""
+    """A run folder or Hugging Face folder of a model whose shape the settings below change."""
     layers: int | None = Field(default=None, gt=0)
     """Attention+MLP pairs; for any other pattern, its length."""
     hidden_size: int | None = Field(default=None, gt=0)

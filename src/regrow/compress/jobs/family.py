@@ -13,35 +13,25 @@ from typing import Any
 
 from regrow.compress.budgets import memory_bytes
 from regrow.compress.family_config import FamilyConfig
-from regrow.compress.family_cost import (
-    ChildCost,
-    StepEquivalent,
-    child_cost,
-    rung_sizes,
-    step_equivalent,
-    total,
-)
+from regrow.compress.family_cost import ChildCost, child_cost, rung_sizes, total
+from regrow.compress.family_price import Price, recorded_tokens
 from regrow.compress.family_record import CANDIDATES, as_lines, mark_front
 from regrow.compress.family_shapes import ShortList, conditions_of, shape_name, short_list
 from regrow.compress.jobs import distill, importance
 from regrow.compress.source import source_model
 from regrow.core import atomic
 from regrow.core.errors import ConfigError
-from regrow.core.inputs import run_folder_of
-from regrow.core.lineage import PARENT_ROLES
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.io.runs import resolve_model, resolve_shards
 from regrow.model.config import ModelConfig
 from regrow.model.presets import PRESETS
-from regrow.model.shapes import flops_per_token, parameters
+from regrow.model.shapes import parameters
 from regrow.train.sketch import sketch
 from regrow.train.sources import Sources
 from regrow.train.stage import Stage, prepare, whole_tokens
 
 TRIALS_LOG = "trials.jsonl"
-#: Digits of a step's FLOPs in the method's paper.
-_PUBLISHED_DIGITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,32 +107,6 @@ def _searched(config: FamilyConfig) -> bool:
     return any(child.budget is not None for child in config.children.values())
 
 
-def recorded_tokens(model: Path) -> int | None:
-    """Tokens that a model saw in all, by the lineage of the run that made it and of its parents.
-
-    Args:
-        model: its folder.
-
-    Returns:
-        None where no run made it, or one of them records none.
-    """
-    total_tokens = 0
-    seen: set[Path] = set()
-    folder = run_folder_of(model)
-    while folder is not None and folder.resolve() not in seen:
-        seen.add(folder.resolve())
-        record = atomic.read_json(folder / "lineage.json")
-        tokens = record.get("tokens", 0)  # a run that trains nothing has none
-        if not isinstance(tokens, int):
-            return None
-        total_tokens += tokens
-        parents = [p for p in record.get("parents", ()) if p["role"] in PARENT_ROLES]
-        folder = Path(parents[0]["run"]) if parents and parents[0]["run"] else None
-        if folder is not None and not (folder / "lineage.json").is_file():
-            return None
-    return total_tokens or None
-
-
 def plan_children(config: FamilyConfig, original: ModelConfig) -> dict[str, ShortList]:
     """The short list of each child, as if the most even shape of the one before had won.
 
@@ -178,32 +142,10 @@ def _planned_cost(
     return costs
 
 
-def _price(
-    config: FamilyConfig, ready: _Ready, winners: list[ModelConfig], digits: int = 0
-) -> StepEquivalent | None:
-    if not ready.scratch_tokens:
-        return None
-    sequence = config.data.sequence
-    original, *children = (flops_per_token(s, sequence) for s in (ready.shape, *winners))
-    ratio = ready.scratch_tokens / config.train.tokens
-    return step_equivalent(original, children, config.train.batch_tokens, ratio, digits)
-
-
-def _whole_price(
-    config: FamilyConfig, ready: _Ready, winners: list[ModelConfig], flops: int
-) -> dict[str, float] | None:
-    """Everything that the family takes, against training each model from scratch."""
+def _price(config: FamilyConfig, ready: _Ready, winners: list[ModelConfig]) -> Price | None:
+    """None where nobody says how many tokens training from scratch takes."""
     tokens = ready.scratch_tokens
-    if not tokens:
-        return None
-    each = [tokens * flops_per_token(s, config.data.sequence) for s in (ready.shape, *winners)]
-    grown = each[0] + flops
-    return {
-        "scratch_tokens": tokens,
-        "scratch_flops": sum(each),
-        "family_flops": grown,
-        "ratio": sum(each) / grown,
-    }
+    return Price(config, ready.shape, winners, tokens) if tokens else None
 
 
 def plan(config: FamilyConfig) -> Plan:
@@ -232,9 +174,8 @@ def plan(config: FamilyConfig) -> Plan:
     if len(listed) > 1 and config.cut_from == "previous":
         notes.append("children but the first are planned as if the first shape of each list won")
     if price := _price(config, ready, winners):
-        figures["step_equivalent"] = price.as_json()
-        figures["whole"] = _whole_price(config, ready, winners, sums["flops"])
-        notes += _price_notes(config, ready, winners, price, figures["whole"]["ratio"])
+        figures |= price.as_json(sums["flops"])
+        notes += price.notes(sums["flops"], published=ready.model is None)
     else:
         notes.append("no price against training from scratch: set scratch_tokens")
     figures["counted"] = {name: found.counted for name, found in listed.items()}
@@ -247,35 +188,6 @@ def plan(config: FamilyConfig) -> Plan:
         f"{sums['flops']:.3g} FLOPs"
     )
     return Plan(title, figures, tuple(notes), _missing(config, ready))
-
-
-def _price_notes(
-    config: FamilyConfig,
-    ready: _Ready,
-    winners: list[ModelConfig],
-    price: StepEquivalent,
-    whole: float,
-) -> list[str]:
-    made = [
-        f"price of one step of every model: {_power(price.scratch)} FLOPs from scratch against "
-        f"{_power(price.family)} as a family, {price.ratio:.2f}x (children see "
-        f"{price.token_ratio:g}x fewer tokens; no search, no teacher)"
-    ]
-    if ready.model is None:
-        rounded = _price(config, ready, winners, _PUBLISHED_DIGITS)
-        assert rounded is not None  # the tokens are known
-        made.append(
-            f"the same with each step rounded to {_PUBLISHED_DIGITS} digits, as published: "
-            f"{_power(rounded.scratch)} against {_power(rounded.family, 5)} FLOPs per "
-            f"step-equivalent, {rounded.ratio:.2f}x"
-        )
-    made.append(f"with importance, search and the teacher's passes: {whole:.2f}x")
-    return made
-
-
-def _power(value: float, digits: int = 3) -> str:
-    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def _missing(config: FamilyConfig, ready: _Ready) -> tuple[str, ...]:
@@ -358,7 +270,6 @@ def _result(
     keys = ChildCost().as_json()
     sums = {key: sum(child[key] for child in made.values()) for key in keys}
     price = _price(config, ready, winners)
-    whole = _whole_price(config, ready, winners, sums["flops"])
     known = ("loss", "parameters", "memory_bytes", "latency_ms")
     timed = all("latency_ms" in child for child in made.values())
     points = [_original(config, ready, timed)] + [
@@ -373,8 +284,7 @@ def _result(
         "tokens": sums["tokens"] + sums["trial_tokens"],
         "trial_tokens": sums["trial_tokens"],
         "trials": len(records),
-        **({"step_equivalent": price.as_json()} if price else {}),
-        **({"whole": whole} if whole else {}),
+        **(price.as_json(sums["flops"]) if price else {}),
         "pareto": mark_front(points),
     }
 
