@@ -1,7 +1,7 @@
 """compress: smaller siblings of a model, by cutting away what matters least and distilling.
 
-Lives here: importance scores from one forward pass (``importance.py``, ``score_file.py``; of a model
-that does not fit, ``streamed_importance.py``), what they say should stay (``ranking.py``), which
+Lives here: importance scores from one forward pass (``importance.py``, ``score_file.py``; of what
+does not fit, ``streamed_importance.py``), what they say should stay (``ranking.py``), which
 layers go (``depth.py``; tried out in ``sweep.py``), the cut itself (``slicing.py``; of a folder,
 shard by shard, ``streamed_prune.py``), target shapes and the search for one within budgets
 (``shapes.py``, ``shape_search.py``, ``budgets.py``; ``latency.py`` measures), the verbs
