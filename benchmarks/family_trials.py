@@ -4,8 +4,9 @@
 
 The teacher has the main job's shape. ``independent``: every candidate is trained to the end and
 asks the teacher for itself. ``shared``: the same in lock-step on one teacher's passes. ``halving``:
-shared, and the worse half goes after a quarter and after half of the steps; with four candidates one
-is left then. Rounds alternate between the three; the least of each is told, as a ratio to the first.
+shared, and the worse half goes after a quarter and after half of the steps; of four candidates one
+is left then. Rounds alternate between the three; the least of each is told, as a ratio to the
+first.
 """
 
 from __future__ import annotations
