@@ -49,8 +49,8 @@ class Size:
     hidden: int = 128
     layers: int = 4
     sequence: int = 256
-    base_batch: int = 512
-    batch: int = 512
+    base_batch: int = 1024
+    batch: int = 1024
     ladder: tuple[int, ...] = (12_288_000, 24_576_000)
     """Tokens of the base: the first that saturates is continued, else the last."""
     continued: float = 0.2

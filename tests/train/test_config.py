@@ -38,6 +38,7 @@ def test_every_setting_is_described(name: str) -> None:
 def test_a_shape_has_every_setting_of_a_model() -> None:
     assert set(ShapeConfig.model_fields) == set(ModelConfig.model_fields) | {
         "preset",
+        "like",
         "attention_ratio",
         "mlp_ratio",
     }
