@@ -241,3 +241,21 @@ def test_every_setting_is_described() -> None:
     assert rows["shape.heads"] == ("int", "4", "Attention heads.")
     assert rows["folder"][0] == "path|null"
     assert json.loads(rows["optim"][1])["kind"] == "adamw"
+
+
+def test_settings_that_may_be_left_out_listed_or_named_are_described_inside() -> None:
+    class Holder(Config):
+        """Settings that hold others."""
+
+        shape: Shape | None = None
+        """Maybe."""
+        several: tuple[Shape, ...] = ()
+        """A list."""
+        named: dict[str, Shape] = {}
+        """By name."""
+
+    rows = {key: (kind, default) for key, kind, default, _ in describe_fields(Holder)}
+    assert rows["shape"] == ("settings|null", "null")
+    assert rows["several"] == ("list of settings", "[]")
+    assert rows["named"] == ("mapping of settings", "{}")
+    assert rows["shape.heads"] == rows["several.0.heads"] == rows["named.NAME.heads"] == ("int", "4")

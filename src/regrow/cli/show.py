@@ -36,7 +36,7 @@ def figure(name: str, value: Any) -> str:
             return bytes_text(value)
         if name.endswith("seconds") or name == "seconds":
             return duration(value)
-        if name.startswith("flops"):
+        if name.startswith("flops") or name.endswith("flops"):
             return flops_text(value)
         if isinstance(value, float):
             return f"{value:.4g}"

@@ -101,7 +101,7 @@ class PruneConfig(Config):
     shape: ShapeTarget | None = None
     """The shape to cut to; either this or ``budget``."""
     budget: BudgetTarget | None = None
-    """How many parameters may stay; either this or ``shape``."""
+    """What the child may take, from which its shape is found; either this or ``shape``."""
     selection: Literal["importance", "random"] = "importance"
     """What stays: the highest scores, or (to compare with) anything."""
     sequence_aggregation: SequenceAggregation = "mean"

@@ -406,15 +406,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def describe_fields(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, str, str, str]]:
-    """``(key, type, default, description)`` of each setting, nested ones by their dotted key."""
+    """``(key, type, default, description)`` of each setting, nested ones by their dotted key.
+
+    Settings that may be left out, listed or named have a row of their own before what is in them:
+    ``shape`` and ``shape.layers``, ``phases`` and ``phases.0.weights``, ``children`` and
+    ``children.NAME.budget``.
+    """
     from pydantic_core import PydanticUndefined
 
     rows = []
     for name, field in cls.model_fields.items():
         key = f"{prefix}{name}"
         inner = list(_models(field.annotation))
-        nested = len(inner) == 1 and inner[0] is field.annotation
-        if nested:
+        if len(inner) == 1 and inner[0] is field.annotation:
             rows.extend(describe_fields(inner[0], f"{key}."))
             continue
         default = field.get_default(call_default_factory=True, validated_data={})
@@ -425,12 +429,18 @@ def describe_fields(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, s
         else:
             shown = json.dumps(default, default=str)
         rows.append((key, _type_name(field.annotation), shown, field.description or ""))
+        if len(inner) == 1:
+            origin = typing.get_origin(field.annotation)
+            part = {dict: "NAME.", tuple: "0.", list: "0."}.get(origin, "")
+            rows.extend(describe_fields(inner[0], f"{key}.{part}"))
     return rows
 
 
 def _type_name(annotation: Any) -> str:
     if annotation is type(None):
         return "null"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "settings"
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return {"str": "text", "PosixPath": "path", "Path": "path"}.get(
             annotation.__name__, annotation.__name__
@@ -444,4 +454,4 @@ def _type_name(annotation: Any) -> str:
         return f"list of {_type_name(arguments[0])}" if arguments else "list"
     if origin is dict:
         return f"mapping of {_type_name(arguments[1])}"
-    return "|".join(_type_name(a) for a in arguments) or str(annotation)
+    return "|".join(dict.fromkeys(map(_type_name, arguments))) or str(annotation)
