@@ -258,4 +258,6 @@ def test_settings_that_may_be_left_out_listed_or_named_are_described_inside() ->
     assert rows["shape"] == ("settings|null", "null")
     assert rows["several"] == ("list of settings", "[]")
     assert rows["named"] == ("mapping of settings", "{}")
-    assert rows["shape.heads"] == rows["several.0.heads"] == rows["named.NAME.heads"] == ("int", "4")
+    assert (
+        rows["shape.heads"] == rows["several[].heads"] == rows["named.NAME.heads"] == ("int", "4")
+    )

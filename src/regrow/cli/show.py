@@ -42,7 +42,8 @@ def figure(name: str, value: Any) -> str:
             return f"{value:.4g}"
         return f"{value:,}" if abs(value) < 1e7 else f"{value:,} ({amount_text(value)})"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {figure(k, v)}" for k, v in value.items())
+        unit = name if name.endswith(("_flops", "_bytes")) else ""  # of all, by child or source
+        return ", ".join(f"{k} {figure(unit or k, v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(figure(name, item) for item in value)
     return str(value)

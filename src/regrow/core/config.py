@@ -409,7 +409,7 @@ def describe_fields(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, s
     """``(key, type, default, description)`` of each setting, nested ones by their dotted key.
 
     Settings that may be left out, listed or named have a row of their own before what is in them:
-    ``shape`` and ``shape.layers``, ``phases`` and ``phases.0.weights``, ``children`` and
+    ``shape`` and ``shape.layers``, ``phases`` and ``phases[].weights``, ``children`` and
     ``children.NAME.budget``.
     """
     from pydantic_core import PydanticUndefined
@@ -431,8 +431,8 @@ def describe_fields(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, s
         rows.append((key, _type_name(field.annotation), shown, field.description or ""))
         if len(inner) == 1:
             origin = typing.get_origin(field.annotation)
-            part = {dict: "NAME.", tuple: "0.", list: "0."}.get(origin, "")
-            rows.extend(describe_fields(inner[0], f"{key}.{part}"))
+            part = {dict: ".NAME", tuple: "[]", list: "[]"}.get(origin, "")
+            rows.extend(describe_fields(inner[0], f"{key}{part}."))
     return rows
 
 
