@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 
 import regrow
+from regrow.compress.divergence import Distance
 from regrow.compress.family_config import FamilyConfig
 from regrow.compress.family_price import recorded_tokens
 from regrow.compress.family_record import CANDIDATES
 from regrow.compress.family_step import ChildStep
+from regrow.compress.family_trials import Lockstep
 from regrow.compress.jobs.family import TRIALS_LOG
 from regrow.core.config import load_config
 from regrow.core.errors import ConfigError, InputError
@@ -275,6 +278,39 @@ def test_a_candidate_that_diverges_is_no_winner(
     assert found[victim[0]]["status"] == "failed"
     assert found[victim[0]]["rank"] == 3
     assert result["children"]["half"]["winner"] != victim[0]
+
+
+def test_a_candidate_whose_logits_overflow_has_failed(
+    base: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Lockstep.score
+
+    def score(self: Lockstep, models: Sequence[Any]) -> list[Distance]:
+        found = plain(self, models)
+        return [Distance(math.nan, math.nan), *found[1:]] if len(found) > 1 else found
+
+    monkeypatch.setattr(Lockstep, "score", score)
+    config = family_config(base, shards, children={"half": {"budget": BUDGET}})
+    result = execute("family", config, tmp_path / "r", quiet=True)
+    first, *others = records(tmp_path / "r")
+    assert first["status"] == "failed"
+    assert first["rank"] == 3
+    assert first["zero_shot"] is None
+    assert result["children"]["half"]["winner"] in [r["name"] for r in others]
+
+
+def test_one_candidate_needs_no_trials(base: Path, shards: Path) -> None:
+    """Then it does not matter whether the tokens of a trial are enough for one."""
+    config = family_config(
+        base,
+        shards,
+        children={"half": {"budget": BUDGET}},
+        candidates=1,
+        trial={"tokens": 64, "score_tokens": 256},
+    )
+    assert config.trial.tokens < config.train.batch_tokens
+    made = get_verb("family").plan(config)
+    assert made.figures["tokens"] == config.train.tokens
 
 
 def test_a_given_shape_is_just_made(base: Path, shards: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from regrow.compress.family_record import mark_front
 from regrow.compress.family_shapes import absolute, short_list, spread
 from regrow.compress.prune_config import BudgetTarget
 from regrow.compress.shape_search import within
-from regrow.core.config import load_config
+from regrow.core.config import config_hash, load_config
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.plan import Plan
 from regrow.grow.execute import execute
@@ -212,6 +212,30 @@ def test_candidates_of_each_rung(halving: bool, count: int, sizes: list[int]) ->
             seen[trial.resource] = seen.get(trial.resource, 0) + 1
             search.tell(Outcome(trial, float(trial.point["n"])))
     assert list(seen.values()) == sizes
+
+
+def settings_of(children: list[str], **more: Any) -> dict[str, Any]:
+    return {
+        "model": "m",
+        "data": {"shards": "s", "sequence": 4},
+        "train": {"tokens": 100, "batch_tokens": 4, "micro_batch": 1},
+        "children": {name: {"budget": {"parameters": 0.5}} for name in children},
+        **more,
+    }
+
+
+def test_children_in_another_order_are_another_family() -> None:
+    """Each is cut from the one before it."""
+    one, other = (load_config(FamilyConfig, base=settings_of(n)) for n in (["a", "b"], ["b", "a"]))
+    assert config_hash(one) != config_hash(other)
+    (line,) = one.differences_from(other.as_json())
+    assert line.startswith("order of children")
+
+
+def test_processes_that_a_family_cannot_use_are_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(FamilyConfig, base=settings_of(["a"], parallel={"tp": 2}))
+    assert "one process" in str(caught.value)
 
 
 def test_fronts_by_each_cost_and_by_all() -> None:

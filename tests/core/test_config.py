@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import pytest
 from hypothesis import given
@@ -223,6 +223,30 @@ def test_hashes_are_equal_for_equal_settings_only_and_new_settings_change_none(
     assert config_hash(newer.replace(seed=1)) != config_hash(job)
     # a value that is the class's default, but not the field's, counts
     assert config_hash(newer.replace(inner=Shape())) != config_hash(job)
+
+
+class Chain(Config):
+    ordered: ClassVar[tuple[str, ...]] = ("links",)
+
+    links: dict[str, Phase] = {}
+    """Each made from the one before."""
+    weights: dict[str, float] = {}
+    """In no order."""
+
+
+def test_the_order_of_a_mapping_counts_where_it_decides() -> None:
+    a, b = Phase(name="x"), Phase(name="y")
+    one = Chain(links={"a": a, "b": b}, weights={"x": 1.0, "y": 2.0})
+    other = Chain(links={"b": b, "a": a}, weights={"x": 1.0, "y": 2.0})
+    assert config_hash(one) != config_hash(other)
+    assert one.differences_from(other.as_json()) == [
+        'order of links: ["b", "a"] there, ["a", "b"] now'
+    ]
+    same = Chain(links={"a": a, "b": b}, weights={"y": 2.0, "x": 1.0})
+    assert config_hash(one) == config_hash(same)
+    assert one.differences_from(same.as_json()) == []
+    gone = {**other.as_json(), "removed": 1}
+    assert one.differences_from(gone)[0].startswith("removed: 1 there")
 
 
 def test_what_an_older_version_wrote_is_compared_with_todays_defaults() -> None:

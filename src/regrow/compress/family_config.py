@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,8 @@ class TrialConfig(Config):
 class FamilyConfig(MatchConfig):
     """Search shapes under one or several budgets, retrain the winners: a family of one model."""
 
+    ordered: ClassVar[tuple[str, ...]] = ("children",)
+
     model: Path
     """A run folder with a model, or a Hugging Face folder; for ``--dry-run``, a preset too."""
     teacher: Path | None = None
@@ -87,6 +89,10 @@ class FamilyConfig(MatchConfig):
                     f"children.{name}: not a name for a folder of the run; use letters, digits, "
                     f"'-', '_' and '.', and none of {', '.join(_TAKEN)}"
                 )
+        if self.parallel.tp > 1:
+            raise ValueError(
+                f"parallel.tp: {self.parallel.tp}, but family runs in one process; leave it out"
+            )
         searched = any(child.budget is not None for child in self.children.values())
         for name in ("candidates", "trial"):
             if not searched and name in self.model_fields_set and self._differs(name):

@@ -12,6 +12,7 @@ In the run folder::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -286,10 +287,13 @@ class _Trials:
         distances = {id(one): each for one, each in zip(whole, scored, strict=True)}
         for trial, one in zip(trials, going, strict=True):
             figures: dict[str, Any] = {"step": target, "tokens": target * self._batch}
-            if one.failure is not None:
-                yield Outcome(trial, float("inf"), 0.0, {**figures, "failure": one.failure})
+            distance = distances.get(id(one))
+            failure = one.failure
+            if distance is not None and not math.isfinite(distance.kld + distance.loss):
+                failure = "its divergence from the teacher is not finite"
+            if distance is None or failure is not None:
+                yield Outcome(trial, math.inf, 0.0, {**figures, "failure": failure})
                 continue
-            distance = distances[id(one)]
             figures |= {"kld": distance.kld, "loss": distance.loss}
             yield Outcome(trial, distance.kld, float(figures["tokens"]), figures)
 

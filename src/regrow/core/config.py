@@ -42,9 +42,18 @@ class Config(BaseModel):
     #: Settings that say how the work is spread, not what is made: they may change on a resume.
     spreading: ClassVar[tuple[str, ...]] = ()
 
+    #: Mappings whose order decides what is made too: other mappings are equal in any order.
+    ordered: ClassVar[tuple[str, ...]] = ()
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide what is made, as a JSON-able object."""
-        return {k: v for k, v in self.as_json().items() if k not in self.spreading}
+        return self._deciding(self.as_json())
+
+    def _deciding(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of ``values`` that decide what is made, and the order of those that have one."""
+        kept = {k: v for k, v in values.items() if k not in self.spreading}
+        mappings = {k: values[k] for k in self.ordered if isinstance(values.get(k), Mapping)}
+        return kept | {f"order of {k}": list(mapping) for k, mapping in mappings.items()}
 
     def differences_from(self, stored: Mapping[str, Any]) -> list[str]:
         """One line per setting in which ``stored`` would make something else.
@@ -56,7 +65,7 @@ class Config(BaseModel):
         try:
             there = type(self).model_validate_json(json.dumps(stored)).identity()
         except ValidationError:  # a setting that is gone, or a value no longer possible
-            there = {k: v for k, v in stored.items() if k not in self.spreading}
+            there = self._deciding(stored)
         return differences(there, self.identity())
 
     def replace(self, **changes: Any) -> Self:
@@ -87,7 +96,7 @@ def config_hash(config: Config) -> str:
 
     Defaults do not enter it, so a setting that a later version adds changes no hash.
     """
-    stated = {k: v for k, v in _stated(config).items() if k not in config.spreading}
+    stated = config._deciding(_stated(config))
     text = json.dumps(stated, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -104,7 +104,9 @@ def _prepare_preset(config: FamilyConfig, shape: ModelConfig) -> _Ready:
 
 
 def _searched(config: FamilyConfig) -> bool:
-    return any(child.budget is not None for child in config.children.values())
+    """Whether there may be trials."""
+    budgets = any(child.budget is not None for child in config.children.values())
+    return budgets and config.candidates > 1
 
 
 def plan_children(config: FamilyConfig, original: ModelConfig) -> dict[str, ShortList]:
@@ -206,9 +208,9 @@ def run(config: FamilyConfig, run: Run) -> dict[str, Any]:
 
     Returns:
         ``children`` (name to shape, figures, costs, ranks), ``flops, search_flops, teacher_flops,
-        tokens, trial_tokens`` of all, ``step_equivalent`` and ``whole`` (the price against training
-        from scratch, where the tokens of that are known), ``pareto`` (original and children),
-        ``model_figures`` (of the original).
+        tokens, trial_tokens`` of all, ``trials`` (candidates scored), ``step_equivalent`` and
+        ``whole`` (the price against training from scratch, where the tokens of that are known),
+        ``pareto`` (original and children).
     """
     import torch
 
@@ -250,9 +252,12 @@ def _settled(config: FamilyConfig, ready: _Ready, run: Run) -> FamilyConfig:
     from regrow.model.folder import load
     from regrow.train.device import faster_precision, resolve_device
 
+    assert ready.teacher is not None  # a preset is planned only
+    teacher = ready.teacher
+
     def choose() -> str:
         device = resolve_device(config.train.device)
-        model = load(ready.teacher or ready.shape.layout, dtype=torch.float32)
+        model = load(teacher, dtype=torch.float32)
         rows = config.train.micro_batch * config.data.sequence
         return faster_precision(model.to(device), rows, device)
 
