@@ -62,6 +62,26 @@ def test_a_member_of_an_unknown_stage_is_refused() -> None:
     assert stage_of("b/half") == "b"
 
 
+@pytest.mark.parametrize(("place", "fine"), [("a/half", 1), ("a/half/pruned", 1), ("a/hlf", 0)])
+def test_a_member_that_is_no_child_is_refused_before_hours_of_work(place: str, fine: int) -> None:
+    base = {
+        "name": "t",
+        "stages": {
+            "a": {"verb": "family", "config": {"children": {"half": {"budget": {}}}}},
+            "e": {"verb": "evaluate"},
+        },
+        "family": {
+            "evaluation": "e",
+            "models": [{"name": "m", "stage": place, "kind": "distilled"}],
+        },
+    }
+    if fine:
+        assert load_config(RecipeConfig, base=base).family is not None
+        return
+    with pytest.raises(ConfigError, match=r"'a/hlf': no child of this name.*half"):
+        load_config(RecipeConfig, base=base)
+
+
 def test_the_price_counts_a_search_once(tmp_path: Path) -> None:
     """Two children of one stage: the stage's tokens and FLOPs enter the family's side once."""
     config = load_config(

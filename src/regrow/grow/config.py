@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from regrow.core.config import Config
+from regrow.core.registry import nearest
 
 Kind = Literal[
     "base",
@@ -88,9 +89,23 @@ class RecipeConfig(Config):
             if name not in known:
                 raise ValueError(f"{what} {name!r} is not among the stages")
         for model in self.family.models:
+            self._check_part(model)
             if model.twin is not None and model.twin not in names:
                 raise ValueError(f"model {model.name}: twin {model.twin!r} is not among the models")
         return self
+
+    def _check_part(self, model: FamilyModelConfig) -> None:
+        """Refuse a child that its stage does not make: it would be missed after the last stage."""
+        _, _, part = model.stage.partition("/")
+        stage = self.stages[stage_of(model.stage)]
+        children = stage.config.get("children")
+        if part and stage.verb == "family" and isinstance(children, dict):
+            child = part.partition("/")[0]
+            if child not in children:
+                raise ValueError(
+                    f"model {model.name}: stage {model.stage!r}: no child of this name"
+                    f"{nearest(child, list(children))} (children: {', '.join(children)})"
+                )
 
 
 class SweepConfig(Config):
