@@ -250,6 +250,7 @@ def test_padded_vocabularies(
         ({"loss": "fkll"}, "loss 'fkll' is unknown, did you mean fkl"),
         ({"jsd_beta": 0.3}, "jsd_beta has no effect with loss fkl"),
         ({"top_k": 0}, "top_k"),
+        ({"top_k": 100_000}, "top_k: 100000 of "),
         ({"hidden": {"pairs": [[2, 1], [0, 4]]}}, "student layer 2 is not there; it has 0 to 1"),
         ({"hidden": {"pairs": [[0, 4]]}}, "teacher layer 4 is not there; it has 0 to 3"),
         ({"hidden": {"metric": "l2"}}, "metric"),

@@ -387,13 +387,39 @@ def test_a_pretraining_can_take_the_shape_of_a_child(
             },
             "more than the",
         ),
+        (
+            {
+                "children": {
+                    "small": {"budget": {**BUDGET, "non_embedding_parameters": 0.4}},
+                    "large": {"budget": {**BUDGET, "non_embedding_parameters": 0.9}},
+                }
+            },
+            "from the largest to the smallest, or set cut_from=original",
+        ),
         ({"samples": 100_000}, "use fewer"),
+        ({"depth": {"drop": [1]}}, "depth.drop names layers of one cut"),
+        ({"top_k": 100_000}, "top_k: 100000 of "),
+        (
+            {"children": {"a": {"shape": {"layers": 2}}}, "hidden": {"pairs": [[2, 2]]}},
+            "student layer 2 is not there; it has 0 to 1",
+        ),
+        (
+            {
+                "children": {"a": {"shape": {"layers": 2}}},
+                "depth": {"task": "winogrande", "data": "/nowhere"},
+            },
+            "winogrande.jsonl is missing",
+        ),
+        (
+            {"children": {"a": {"shape": {"layers": 2}}}, "depth": {"samples": 10_000_000}},
+            "depth.samples: the train split of",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
     base: Path, shards: Path, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises((ConfigError, InputError)) as caught:
         execute("family", family_config(base, shards, **settings), tmp_path / "r", quiet=True)
     assert message in str(caught.value)
     assert not (tmp_path / "r").exists()

@@ -274,3 +274,28 @@ def test_a_shape_that_no_class_holds_and_a_broken_source_leave_nothing(tmp_path:
     with pytest.raises(InputError, match=shard.name):
         cut_folder(folder, keep, {}, tmp_path / "w", tmp_path / "export")
     assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_what_is_not_finite_may_go_and_not_stay(value: float, tmp_path: Path) -> None:
+    model = stock("llama", 0)
+    config = load_config(source(tmp_path / "plain", "llama", 0))
+    keep = choose_random(config, smaller(config), 0)
+    gone = next(n for n in range(config.hidden_size) if n not in keep.hidden)
+    weights = model.model.embed_tokens.weight.data
+
+    def cut_with(channel: int, name: str) -> Path:
+        kept = weights[:, channel].clone()
+        weights[5:10, channel] = value
+        model.save_pretrained(tmp_path / name)
+        weights[:, channel] = kept
+        cut_folder(tmp_path / name, keep, {}, tmp_path / f"{name}-w", tmp_path / f"{name}-cut")
+        return tmp_path / f"{name}-cut"
+
+    assert cut_with(gone, "gone").is_dir()
+    if value == 1e38:  # large, and so is the sum, but every number is finite
+        assert cut_with(keep.hidden[0], "large").is_dir()
+        return
+    with pytest.raises(InputError, match=r"embed_tokens.*5 of the \d+ values .* not finite"):
+        cut_with(keep.hidden[0], "stays")
+    assert not (tmp_path / "stays-cut").exists()

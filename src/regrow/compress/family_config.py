@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from regrow.compress.depth_config import DepthConfig
 from regrow.compress.distill_config import DistillConfig, MatchConfig
 from regrow.compress.importance_config import ImportanceConfig
-from regrow.compress.prune_config import BudgetTarget, ShapeTarget
+from regrow.compress.prune_config import BudgetTarget, PruneConfig, ShapeTarget
 from regrow.core.config import Config
 from regrow.train.config import Count
 
@@ -93,6 +93,11 @@ class FamilyConfig(MatchConfig):
             raise ValueError(
                 f"parallel.tp: {self.parallel.tp}, but family runs in one process; leave it out"
             )
+        if self.depth.drop:
+            raise ValueError(
+                "depth.drop names layers of one cut, and here there is one for each candidate; let "
+                "depth.metric and depth.rule choose them, or use prune"
+            )
         searched = any(child.budget is not None for child in self.children.values())
         for name in ("candidates", "trial"):
             if not searched and name in self.model_fields_set and self._differs(name):
@@ -128,6 +133,30 @@ class FamilyConfig(MatchConfig):
             weights=dict(self.data.phases[-1].weights) if self.data.phases else {},
             document_mask=self.data.document_mask,
             micro_batch=self.train.micro_batch,
+            seed=self.seed,
+        )
+
+    def pruning(
+        self, source: Path, scores: Path, shape: ShapeTarget, fewer_layers: bool
+    ) -> PruneConfig:
+        """Settings of ``prune`` for one candidate.
+
+        Args:
+            source: folder of what is cut.
+            scores: of the source.
+            shape: the candidate's.
+            fewer_layers: whether it has fewer than the source.
+        """
+        by_loss = self.depth.task is None and self.depth.metric in ("auto", "ppl")
+        return PruneConfig(
+            model=source,
+            scores=scores,
+            shape=shape,
+            depth=self.depth if fewer_layers else DepthConfig(),
+            shards=self.data.shards if by_loss and fewer_layers else None,
+            split=self.eval.split,
+            max_tokens=self.eval.tokens,
+            sequence=self.data.sequence,
             seed=self.seed,
         )
 

@@ -34,7 +34,7 @@ from regrow.compress.family_trials import (
     clear,
 )
 from regrow.compress.jobs import distill, importance, prune
-from regrow.compress.prune_config import PruneConfig, ShapeTarget
+from regrow.compress.prune_config import ShapeTarget
 from regrow.core.errors import RunError
 from regrow.core.lineage import TRIALS
 from regrow.core.part import claim_part, run_part
@@ -119,20 +119,9 @@ class ChildStep:
 
     def cut(self, shape: ModelConfig, folder: Path, whole: Run, scores: Path) -> dict[str, Any]:
         """The source cut to a shape, as a run of prune in ``folder``."""
-        config, depth = self.config, self.config.depth
-        by_loss = depth.task is None and depth.metric in ("auto", "ppl")
-        measured = by_loss and shape.layers < self.source_shape.layers
-        settings = PruneConfig(
-            model=self.source,
-            scores=scores,
-            shape=ShapeTarget(**sizes_of(shape)),
-            depth=depth,
-            shards=config.data.shards if measured else None,
-            split=config.eval.split,
-            max_tokens=config.eval.tokens,
-            sequence=config.data.sequence,
-            seed=config.seed,
-        )
+        fewer = shape.layers < self.source_shape.layers
+        sizes = ShapeTarget(**sizes_of(shape))
+        settings = self.config.pruning(self.source, scores, sizes, fewer)
         return run_part(whole, folder, "prune", settings, prune.run)
 
     # The search

@@ -15,10 +15,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from regrow.compress.slicing import Keep, cut_tensor, renamed
 from regrow.core import atomic
+from regrow.core.errors import InputError
 from regrow.io import hf
 from regrow.io.tokenizer import COMPANIONS
 from regrow.model.adapters import ADAPTERS
@@ -120,7 +122,7 @@ def cut_folder(
 
     Raises:
         ConfigError: no stock class can hold the child.
-        InputError: as :func:`regrow.model.folder.load`.
+        InputError: as :func:`regrow.model.folder.load`; or numbers that stay are not finite.
     """
     if _record_of(export) == dict(record):
         return []
@@ -173,6 +175,7 @@ def _write_shard(
         whole = folder.weights.mapped(piece.source)
         mapped += whole.nbytes
         cut = cut_tensor(whole, piece.axes, piece.block, folder.config, keep)
+        _check_finite(cut, piece.source)
         tensors[piece.name] = cut.contiguous()
         del whole
         if mapped >= MAPPED_BYTES:  # what was read needs no memory any more
@@ -185,3 +188,19 @@ def _write_shard(
     atomic.fsync_path(temporary)
     temporary.rename(path)
     atomic.fsync_path(path.parent)
+
+
+def _check_finite(cut: Tensor, name: str) -> None:
+    """Refuse a tensor with NaN or infinity.
+
+    A sum is finite only where every number is, and takes a fiftieth of the time of the cut; what
+    is too large for a sum is looked at number by number.
+    """
+    if bool(cut.sum().isfinite()):
+        return
+    bad = int((~torch.isfinite(cut)).sum())
+    if bad:
+        raise InputError(
+            f"{name}: {bad} of the {cut.numel()} values that would stay are not finite; the "
+            "checkpoint is damaged or its training diverged"
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regrow.compress.correction import correct, correction_config, correction_plan
-from regrow.compress.distill_config import DistillConfig
+from regrow.compress.distill_config import DistillConfig, MatchConfig
 from regrow.compress.source import source_model
 from regrow.core import atomic
 from regrow.core.errors import ConfigError, InputError
@@ -84,12 +84,17 @@ def prepare_pair(config: DistillConfig) -> Pair:
     vocabulary = _common_vocabulary(
         (student, shape), (teacher, teacher_shape), config.allow_padded_vocab
     )
+    ids = vocabulary or shape.vocab_size
+    if config.top_k is not None and config.top_k > ids:
+        raise ConfigError(
+            f"top_k: {config.top_k} of {ids} ids; leave it out to compare every id, or use less"
+        )
     if config.data.sequence > teacher_shape.max_positions:
         raise InputError(
             f"data.sequence {config.data.sequence} is more than the teacher's max_positions "
             f"{teacher_shape.max_positions}"
         )
-    hidden = _hidden_match(config, shape, teacher_shape)
+    hidden = hidden_match(config, shape, teacher_shape)
     schedule = config.optim.resolve(whole_tokens(config))
     if missing and not config.data.shards.exists():
         stage = sketch(config, shape, schedule)
@@ -142,8 +147,8 @@ def _common_vocabulary(
     return min(sizes)
 
 
-def _hidden_match(
-    config: DistillConfig, student: ModelConfig, teacher: ModelConfig
+def hidden_match(
+    config: MatchConfig, student: ModelConfig, teacher: ModelConfig
 ) -> HiddenMatch | None:
     """The hidden states to compare; None for none.
 

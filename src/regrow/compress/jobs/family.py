@@ -16,11 +16,18 @@ from regrow.compress.family_config import FamilyConfig
 from regrow.compress.family_cost import ChildCost, child_cost, rung_sizes, total
 from regrow.compress.family_price import Price, recorded_tokens
 from regrow.compress.family_record import CANDIDATES, as_lines, mark_front
-from regrow.compress.family_shapes import ShortList, conditions_of, shape_name, short_list
+from regrow.compress.family_shapes import (
+    ShortList,
+    conditions_of,
+    shape_name,
+    short_list,
+    sizes_of,
+)
 from regrow.compress.jobs import distill, importance
+from regrow.compress.prune_config import ShapeTarget
 from regrow.compress.source import source_model
 from regrow.core import atomic
-from regrow.core.errors import ConfigError
+from regrow.core.errors import ConfigError, InputError
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.io.runs import resolve_model, resolve_shards
@@ -118,11 +125,45 @@ def plan_children(config: FamilyConfig, original: ModelConfig) -> dict[str, Shor
     listed: dict[str, ShortList] = {}
     sources: tuple[ModelConfig, ...] = (original,)
     for name, child in config.children.items():
-        found = [short_list(name, child, s, original, config.candidates) for s in sources]
+        try:
+            found = [short_list(name, child, s, original, config.candidates) for s in sources]
+        except ConfigError as error:
+            if sources == (original,):
+                raise
+            hint = (
+                "it is cut from the child before it: name children from the largest to the "
+                "smallest, or set cut_from=original"
+            )
+            raise ConfigError(error.message, [*error.problems, hint]) from error
         listed[name] = found[0]
         if config.cut_from == "previous":
             sources = found[0].shapes
     return listed
+
+
+def _check_candidate(config: FamilyConfig, ready: _Ready, child: str, shape: ModelConfig) -> None:
+    """What would stop a candidate's cut or its training.
+
+    Raises:
+        ConfigError: hidden states of layers that it does not have.
+        InputError: layers cannot be tried out.
+    """
+    from regrow.compress.sweep import sweep_problems
+
+    try:
+        distill.hidden_match(config, shape, ready.teacher_shape)
+    except ConfigError as error:
+        name = f"child {child} as {shape_name(shape)}"
+        raise ConfigError(f"{name}: {error.message}", error.problems) from error
+    if ready.model is None or shape.layers == ready.shape.layers:
+        return
+    # No scores are read for this; that there will be some is all that the settings ask.
+    settings = config.pruning(ready.model, ready.model, ShapeTarget(**sizes_of(shape)), True)
+    if settings.depth_metric == "bi":
+        return
+    problems = sweep_problems(settings, ready.model, ready.shape)
+    if problems:
+        raise InputError(f"child {child}: layers cannot be tried out", problems)
 
 
 def _planned_cost(
@@ -158,6 +199,9 @@ def plan(config: FamilyConfig) -> Plan:
     """
     ready = _prepare(config)
     listed = plan_children(config, ready.shape)
+    for name, found in listed.items():
+        for shape in found.shapes:
+            _check_candidate(config, ready, name, shape)
     costs = _planned_cost(config, ready, listed)
     sums = total(costs)
     winners = [found.shapes[0] for found in listed.values()]
