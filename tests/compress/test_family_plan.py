@@ -19,7 +19,7 @@ from regrow.compress.family_config import ChildConfig, FamilyConfig
 from regrow.compress.family_cost import rung_sizes, step_equivalent
 from regrow.compress.family_record import mark_front
 from regrow.compress.family_shapes import absolute, short_list, spread
-from regrow.compress.prune_config import BudgetTarget
+from regrow.compress.prune_config import BudgetTarget, ShapeTarget
 from regrow.compress.shape_search import within
 from regrow.core.config import config_hash, load_config
 from regrow.core.errors import ConfigError, InputError
@@ -236,6 +236,19 @@ def test_processes_that_a_family_cannot_use_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(FamilyConfig, base=settings_of(["a"], parallel={"tp": 2}))
     assert "one process" in str(caught.value)
+
+
+@pytest.mark.parametrize("metric", ["auto", "bi", "ppl"])
+def test_rules_of_depth_stop_no_candidate_that_keeps_its_layers(metric: str) -> None:
+    """Metric ppl needs text, which is read only for those that lose some."""
+    config = load_config(FamilyConfig, base=settings_of(["a"], depth={"metric": metric}))
+    fewer, all_ = (
+        config.pruning(Path("m"), Path("scores"), ShapeTarget(hidden_size=8, layers=2), cut)
+        for cut in (True, False)
+    )
+    assert fewer.depth == config.depth
+    assert (fewer.shards is not None) == (metric != "bi")
+    assert all_.shards is None
 
 
 def test_fronts_by_each_cost_and_by_all() -> None:

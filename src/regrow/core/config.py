@@ -440,7 +440,8 @@ def describe_fields(cls: type[BaseModel], prefix: str = "") -> list[tuple[str, s
         rows.append((key, _type_name(field.annotation), shown, field.description or ""))
         if len(inner) == 1:
             origin = typing.get_origin(field.annotation)
-            part = {dict: ".NAME", tuple: "[]", list: "[]"}.get(origin, "")
+            parts: dict[Any, str] = {dict: ".NAME", tuple: "[]", list: "[]"}
+            part = parts.get(origin, "")
             rows.extend(describe_fields(inner[0], f"{key}{part}."))
     return rows
 

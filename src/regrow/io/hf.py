@@ -173,8 +173,8 @@ class Weights:
     def mapped(self, name: str) -> Tensor:
         """One tensor as it lies in the memory map of its file: no copy, not to be written to.
 
-        It is good until :meth:`close`; its pages are read when they are used, and the system may
-        take them back at any time.
+        It keeps its own map, whose pages are read when they are used; the system may take them back
+        at any time. :meth:`close` lets go of the maps that no tensor needs.
 
         Raises:
             InputError: the file changed or broke since it was opened.
