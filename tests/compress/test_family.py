@@ -58,6 +58,9 @@ def test_children_hold_their_budgets_and_load(made: dict[str, Any], base: Path) 
         assert sum(p.numel() for p in model.parameters()) == child["parameters"]
         assert child["non_embedding_parameters"] == pytest.approx(share * whole, rel=0.1)
         assert {k: getattr(model.config, k) for k in child["shape"]} == child["shape"]
+        assert child["conditions"] == {
+            "latency": "decode", "sequence": 256, "batch": 1, "dtype": "bf16"
+        }  # fmt: skip
         assert (folder / name / "report.html").exists()
     assert made["children"]["third"]["source"] == str(folder / "half" / "export")
 
@@ -331,10 +334,17 @@ def test_a_given_shape_is_just_made(base: Path, shards: Path, tmp_path: Path) ->
 def test_children_can_all_be_cut_from_the_original(
     base: Path, shards: Path, tmp_path: Path
 ) -> None:
-    shapes = {n: {"shape": {"hidden_size": size}} for n, size in (("a", 40), ("b", 24))}
-    config = family_config(base, shards, children=shapes, cut_from="original")
+    children = {
+        "a": {"shape": {"hidden_size": 40}},
+        "b": {"budget": {**BUDGET, "non_embedding_parameters": 0.3, "sequence": 64}},
+    }
+    config = family_config(base, shards, children=children, cut_from="original", candidates=1)
     result = execute("family", config, tmp_path / "r", quiet=True)
     assert {c["source"] for c in result["children"].values()} == {str(base / "export")}
+    # Their memory is of different sequences, so on no front it is compared.
+    sequences = [c["conditions"]["sequence"] for c in result["children"].values()]
+    assert sequences == [256, 64]
+    assert {on for point in result["pareto"] for on in point["front"]} == {"parameters", "all"}
 
 
 def test_a_pretraining_can_take_the_shape_of_a_child(

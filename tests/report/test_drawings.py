@@ -97,6 +97,18 @@ def test_line_chart_labels(named: Any, marks: Any, log: bool) -> None:
         check(line_chart(series, *axes, title="t", width=width, marks=marks))
 
 
+def test_a_legend_shows_what_is_drawn() -> None:
+    def strokes(**drawn: Any) -> str:
+        axis = Axis("x", short)
+        text = str(line_chart([Series("s", **drawn)], axis, axis, title="t", width=WIDTHS[0]).svg())
+        return text[: text.rindex(">s<")]
+
+    assert 'class="line' not in strokes(dots=[(1.0, 1.0)])
+    assert 'class="held' in strokes(dots=[(1.0, 1.0)])
+    assert 'class="line' in strokes(line=[(1.0, 1.0)])
+    assert 'class="held' not in strokes(line=[(1.0, 1.0)])
+
+
 @given(st.lists(st.tuples(NAMES, st.floats(0, 1e20)), max_size=12))
 def test_bar_chart_labels(named: list[tuple[str, float]]) -> None:
     bars = [Bar(name, value, f"{value:.2e} FLOPs") for name, value in named]

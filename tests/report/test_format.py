@@ -75,3 +75,6 @@ def test_keys_tell_their_unit() -> None:
     assert written.unit_of("validation_loss").name == "nats/token"
     assert written.unit_of("tokens_per_second").name == "tokens/s"
     assert written.words("non_embedding_parameters") == "Non-embedding parameters"
+    assert written.words("search_flops") == "Search FLOPs"
+    assert written.words("flops") == "FLOPs"
+    assert written.words("weights_sha256") == "Weights SHA-256"

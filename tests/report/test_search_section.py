@@ -38,7 +38,11 @@ RESULT: dict[str, Any] = {
     "children": {
         "half": {
             "counted": 31, "candidates": 2, "search_flops": 5e9, "retraining_flops": 7e9,
-            "ranks": {"spearman": -1.0, "kendall": -1.0, "flips": [["L2-d24", "L2-d16"]]},
+            "ranks": {
+                "candidates": 2, "spearman": -1.0, "kendall": -1.0,
+                "flips": [["L2-d24", "L2-d16"]],
+            },
+            "conditions": {"latency": "decode", "sequence": 128, "batch": 2, "dtype": "fp32"},
             "pareto": [],
         }
     },
@@ -62,13 +66,34 @@ def test_the_page_tells_the_search(tmp_path: Path) -> None:
     page = Page.read(write_page(write(tmp_path / "r")))
     told = "".join(page.texts)
     assert "31 legal shapes within the budget, 2 tried" in told
-    assert "1 pair turned" in told
-    table = next(t for t in page.tables if t and "What became of it" in " ".join(t[0]))
+    assert "Retraining turned the order of the two" in told
+    assert "Memory and latency of decode at a sequence of 128, batch 2, fp32" in told
+    table = next(t for t in page.tables if t and "Outcome" in " ".join(t[0]))
     assert [row[0] for row in table[1:]] == ["L2-d16", "L2-d24"]
     values = {value for value, _, _ in page.figures}
     assert {"1.25", "0.5", "1.0", "0.8125", "2.0"} <= values
     assert "Pareto front" in page.svg_texts
     assert "original" in page.svg_texts
+
+
+def test_each_figure_names_its_line_of_the_file(tmp_path: Path) -> None:
+    """Also where the file holds other children, and a line that is torn."""
+    others = [{**record, "child": "other"} for record in RECORDS]
+    lines = [json.dumps(record) for record in others] + ["{torn"] + list(map(json.dumps, RECORDS))
+    result = {**RESULT, "children": {n: RESULT["children"]["half"] for n in ("half", "other")}}
+    page = Page.read(write_page(write(tmp_path / "r", result, "\n".join(lines))))
+    places = [tip.split(CANDIDATES)[1] for _, tip, _ in page.figures if f"{CANDIDATES}:" in tip]
+    ranks = [place for place in places if place.endswith(" rank")]
+    assert ranks == [":4 rank", ":5 rank", ":1 rank", ":2 rank"]
+
+
+def test_what_more_than_two_candidates_correlate_is_told(tmp_path: Path) -> None:
+    half = {
+        **RESULT["children"]["half"],
+        "ranks": {"candidates": 3, "spearman": 0.5, "kendall": 0.25, "flips": [["b", "a"]]},
+    }
+    page = Page.read(write_page(write(tmp_path / "r", {**RESULT, "children": {"half": half}})))
+    assert "Spearman 0.5, Kendall 0.25; 1 pair turned" in "".join(page.texts)
 
 
 def test_what_is_not_there_is_left_out(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from regrow.compress.budgets import memory_bytes
+from regrow.compress.budgets import memory_bytes, sequence_of
 from regrow.compress.family_config import ChildConfig
 from regrow.compress.prune_config import BudgetTarget
 from regrow.compress.shape_search import Candidates, config_of, within
@@ -134,6 +134,17 @@ def absolute(budget: BudgetTarget, original: ModelConfig) -> BudgetTarget:
 def conditions_of(child: ChildConfig) -> BudgetTarget:
     """What memory and latency are counted at."""
     return child.budget or BudgetTarget(parameters=1.0)
+
+
+def conditions(child: ChildConfig, source: ModelConfig) -> dict[str, Any]:
+    """The same as figures of a result: ``latency`` (of what), ``sequence, batch, dtype``."""
+    of = conditions_of(child)
+    return {
+        "latency": of.latency,
+        "sequence": sequence_of(source, of),
+        "batch": of.batch,
+        "dtype": of.dtype,
+    }
 
 
 def short_list(

@@ -25,7 +25,13 @@ from regrow.compress.distill_config import DistillConfig
 from regrow.compress.family_config import HALVINGS, FamilyConfig
 from regrow.compress.family_cost import child_cost, steps_in_turn
 from regrow.compress.family_record import candidate_records, compared, rank_report
-from regrow.compress.family_shapes import ShortList, shape_name, short_list, sizes_of
+from regrow.compress.family_shapes import (
+    ShortList,
+    conditions,
+    shape_name,
+    short_list,
+    sizes_of,
+)
 from regrow.compress.family_trials import (
     Candidate,
     Lockstep,
@@ -241,6 +247,7 @@ class ChildStep:
             "shape": sizes_of(found.winner),
             "winner": shape_name(found.winner),
             **self._figures(found.winner),
+            "conditions": conditions(self.config.children[self.name], self.source_shape),
             **{key: made[key] for key in kept if key in made},
             "counted": self.listed.counted,
             "candidates": len(self.listed.entries),

@@ -181,8 +181,6 @@ def words(key: str) -> str:
     """A key as a label: ``non_embedding_parameters`` is ``Non-embedding parameters``."""
     known = {
         "non_embedding_parameters": "Non-embedding parameters",
-        "flops": "FLOPs",
-        "teacher_flops": "Teacher FLOPs",
         "lr": "Learning rate",
         "seconds": "Time",
         "seconds_training": "Time in training steps",
@@ -191,7 +189,7 @@ def words(key: str) -> str:
     }
     if key in known:
         return known[key]
-    label = " ".join(key.replace("_", " ").split()).replace("sha256", "SHA-256")
+    label = " ".join({"sha256": "SHA-256", "flops": "FLOPs"}.get(w, w) for w in key.split("_") if w)
     return label[:1].upper() + label[1:]
 
 

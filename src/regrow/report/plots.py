@@ -158,11 +158,12 @@ def _marks(
 
 
 def _legend(drawing: Drawing, series: Sequence[Series], box: Box) -> float:
-    """One row for each series: its line, its name, its figure; returns the height."""
+    """One row for each series: its line or dot, its name, its figure; returns the height."""
     for row, one in enumerate(series):
         y = box.y + _LEGEND_ROW * row + 12
         colour = colour_class(one.colour)
-        drawing.line(box.x, y - 4, box.x + 26, y - 4, f"line {colour}{_DASHES[one.dash]}")
+        if one.line or one.faint:
+            drawing.line(box.x, y - 4, box.x + 26, y - 4, f"line {colour}{_DASHES[one.dash]}")
         if one.dots:
             drawing.circle(box.x + 13, y - 4, 3, f"held {colour}")
         note = text_width(one.note, _SIZE) + 10 if one.note else 0.0

@@ -143,8 +143,9 @@ def searches(family: Family) -> Section | None:
 
 _LEAD = (
     "Shapes within each budget, cut by importance and scored by their divergence from the teacher "
-    "on held-out text, first as they were cut, then after some retraining by distillation. The "
-    "worse half goes after a quarter and after half of the steps; the winner is retrained in full."
+    "on held-out text, first as they were cut, then after some retraining by distillation. With "
+    "trial.halving the worse half goes after a quarter and after half of the steps. The winner is "
+    "retrained in full."
 )
 
 
@@ -167,13 +168,14 @@ def _children(run: RunFolder, prefix: str) -> Markup | None:
     records = _records(run)
     body = Markup("")
     for name, child in children.items():
-        mine = [record for record in records if record.get("child") == name]
+        mine = {line: record for line, record in records.items() if record.get("child") == name}
         if not mine:
             continue
         told = mapping(child)
         body += Markup("<h3>{}</h3>").format(name) + _words(told, f"{prefix}result.json", name)
         if len(mine) > 1:
-            body += drawings(lambda width, mine=mine: _flips(mine, width))  # type: ignore[misc]
+            shown = list(mine.values())
+            body += drawings(lambda width, shown=shown: _flips(shown, width))  # type: ignore[misc]
         body += _table(mine, f"{prefix}{CANDIDATES}")
         compared = _dots(told.get("pareto"))
         if not prefix and len(compared) > 2:
@@ -181,15 +183,16 @@ def _children(run: RunFolder, prefix: str) -> Markup | None:
     return body or None
 
 
-def _records(run: RunFolder) -> list[dict[str, Any]]:
+def _records(run: RunFolder) -> dict[int, dict[str, Any]]:
+    """The candidates by their line in the file, from 1."""
     try:
         lines = (run.path / CANDIDATES).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return []
-    found = []
-    for line in lines:
+        return {}
+    found = {}
+    for place, line in enumerate(lines, 1):
         try:
-            found.append(mapping(json.loads(line)))
+            found[place] = mapping(json.loads(line))
         except (ValueError, RecursionError):
             continue
     return found
@@ -204,8 +207,19 @@ def _words(child: dict[str, Any], file: str, name: str) -> Markup:
             figure(counted, amount, f"{where}.counted"),
             figure(tried, amount, f"{where}.candidates"),
         )
-    if number(ranks.get("spearman")) is not None:
-        flipped = len(items(ranks.get("flips")))
+    of = mapping(child.get("conditions"))
+    if of:
+        said += Markup(" Memory and latency of {} at a sequence of {}, batch {}, {}.").format(
+            text(of.get("latency")) or "decode",
+            figure(of.get("sequence"), amount, f"{where}.conditions.sequence"),
+            figure(of.get("batch"), amount, f"{where}.conditions.batch"),
+            text(of.get("dtype")) or "?",
+        )
+    flipped = len(items(ranks.get("flips")))
+    if number(ranks.get("candidates")) == 2:  # coefficients of one pair are 1 or -1
+        turned = "turned the order of the two" if flipped else "left the order as it was"
+        said += Markup(" Retraining {}.").format(turned)
+    elif number(ranks.get("spearman")) is not None:
         said += Markup(
             " Ranks before retraining against final ones: Spearman {}, Kendall {}; {} {} turned."
         ).format(
@@ -254,9 +268,9 @@ def _flips(records: list[dict[str, Any]], width: float) -> Any:
     )
 
 
-def _table(records: list[dict[str, Any]], file: str) -> Markup:
+def _table(records: dict[int, dict[str, Any]], file: str) -> Markup:
     lines = []
-    for place, record in enumerate(records, 1):
+    for place, record in records.items():
         where = f"{file}:{place}"
         scores = dict(_scores(record))
         last = max(scores, default=0.0)
@@ -286,7 +300,7 @@ def _table(records: list[dict[str, Any]], file: str) -> Markup:
         Column("As cut", "divergence"),
         Column("Retrained", "divergence"),
         Column("Rank"),
-        Column("What became of it", is_text=True),
+        Column("Outcome", is_text=True),
     )
     return Table(columns, lines, "Candidates").html()
 

@@ -319,7 +319,9 @@ def _result(
     keys = ChildCost().as_json()
     sums = {key: sum(child[key] for child in made.values()) for key in keys}
     price = _price(config, ready, winners)
-    known = ("loss", "parameters", "memory_bytes", "latency_ms")
+    conditions = [child["conditions"] for child in made.values()]
+    alike = all(other == conditions[0] for other in conditions)
+    known = ("loss", "parameters", *(("memory_bytes", "latency_ms") if alike else ()))
     timed = all("latency_ms" in child for child in made.values())
     points = [_original(config, ready, timed)] + [
         {"name": name, **{key: child[key] for key in known if key in child}}
