@@ -232,6 +232,14 @@ def test_children_in_another_order_are_another_family() -> None:
     assert line.startswith("order of children")
 
 
+@pytest.mark.parametrize("name", ["lock", "search", "result.json", "trials.jsonl", "../up", ""])
+def test_a_child_is_no_file_of_the_run(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(FamilyConfig, base=settings_of([name]))
+    assert "not a name for a folder of the run" in str(caught.value)
+    assert load_config(FamilyConfig, base=settings_of(["0.5b"])).children.keys() == {"0.5b"}
+
+
 def test_processes_that_a_family_cannot_use_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(FamilyConfig, base=settings_of(["a"], parallel={"tp": 2}))

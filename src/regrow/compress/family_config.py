@@ -16,8 +16,9 @@ from regrow.core.config import Config
 from regrow.train.config import Count
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]*")
-#: Folders of the run that are no child's.
-_TAKEN = ("search", "trials", "export", "checkpoints")
+#: What else lies in the run folder.
+_TAKEN = ("search", "trials", "export", "checkpoints", "lock")
+_FILES = (".json", ".jsonl", ".yaml", ".html")
 #: Shares of a trial's steps after which the worse half goes; ranks settle no sooner (arXiv
 #: 2407.14679, figure 9: until about 300 of 400 steps they change).
 HALVINGS = (0.25, 0.5)
@@ -84,10 +85,10 @@ class FamilyConfig(MatchConfig):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         for name in self.children:
-            if not _NAME.fullmatch(name) or name in _TAKEN:
+            if not _NAME.fullmatch(name) or name in _TAKEN or name.endswith(_FILES):
                 raise ValueError(
                     f"children.{name}: not a name for a folder of the run; use letters, digits, "
-                    f"'-', '_' and '.', and none of {', '.join(_TAKEN)}"
+                    f"'-', '_' and '.', none of {', '.join(_TAKEN)}, and none of a file"
                 )
         if self.parallel.tp > 1:
             raise ValueError(
