@@ -72,15 +72,30 @@ def test_the_page_tells_the_search(tmp_path: Path) -> None:
     assert [row[0] for row in table[1:]] == ["L2-d16", "L2-d24"]
     values = {value for value, _, _ in page.figures}
     assert {"1.25", "0.5", "1.0", "0.8125", "2.0"} <= values
-    assert "Pareto front" in page.svg_texts
-    assert "original" in page.svg_texts
+    models = next(t for t in page.tables if t and t[0][0] == "Model")
+    assert [row[:3] for row in models[1:]] == [
+        ["original", "2.000", "4.00k"], ["half", "2.500", "1.00k"]
+    ]  # fmt: skip
+    assert "Pareto front" not in page.svg_texts  # two models make none
+
+
+def test_three_models_make_a_front(tmp_path: Path) -> None:
+    third = {"name": "third", "loss": 3.0, "parameters": 500, "memory_bytes": 1500}
+    half = {
+        **RESULT["children"]["half"],
+        "pareto": [{**third, "name": n, "step": 3} for n in "abc"],
+    }
+    made = {**RESULT, "pareto": [*RESULT["pareto"], third], "children": {"half": half}}
+    page = Page.read(write_page(write(tmp_path / "r", made)))
+    assert {"Pareto front", "original", "half", "third", "a", "c"} <= set(page.svg_texts)
+    assert "The candidates after 3 training steps" in "".join(page.texts)
 
 
 def test_each_figure_names_its_line_of_the_file(tmp_path: Path) -> None:
     """Also where the file holds other children, and a line that is torn."""
     others = [{**record, "child": "other"} for record in RECORDS]
     lines = [json.dumps(record) for record in others] + ["{torn"] + list(map(json.dumps, RECORDS))
-    result = {**RESULT, "children": {n: RESULT["children"]["half"] for n in ("half", "other")}}
+    result = {**RESULT, "children": dict.fromkeys(("half", "other"), RESULT["children"]["half"])}
     page = Page.read(write_page(write(tmp_path / "r", result, "\n".join(lines))))
     places = [tip.split(CANDIDATES)[1] for _, tip, _ in page.figures if f"{CANDIDATES}:" in tip]
     ranks = [place for place in places if place.endswith(" rank")]

@@ -11,7 +11,16 @@ from markupsafe import Markup
 
 from regrow.report.axes import Axis
 from regrow.report.family import Family
-from regrow.report.format import amount, axis_amount, decimals, scientific, short, size, times
+from regrow.report.format import (
+    amount,
+    axis_amount,
+    count,
+    decimals,
+    scientific,
+    short,
+    size,
+    times,
+)
 from regrow.report.plots import Series, line_chart
 from regrow.report.record import RunFolder, items, mapping, number, text
 from regrow.report.section import (
@@ -154,10 +163,12 @@ def search(run: RunFolder) -> Section | None:
     made = _children(run, "")
     if made is None:
         return None
-    points = _dots(run.result.get("pareto"))
+    points = items(run.result.get("pareto"))
     body = made
-    if len(points) > 1:
-        body += Markup("<h3>Loss against what a model takes</h3>") + _fronts(points)
+    if points:
+        body += Markup("<h3>Loss against what a model takes</h3>") + _models(points)
+    if len(dots := _dots(points)) > 2:
+        body += _fronts(dots)
     body += _price(run)
     return Section("search", "Search for shapes", body, _LEAD, ("result.json", CANDIDATES), _KEYS)
 
@@ -179,8 +190,43 @@ def _children(run: RunFolder, prefix: str) -> Markup | None:
         body += _table(mine, f"{prefix}{CANDIDATES}")
         compared = _dots(told.get("pareto"))
         if not prefix and len(compared) > 2:
-            body += _fronts(compared)
+            body += _compared_at(told, f"result.json: children.{name}") + _fronts(compared)
     return body or None
+
+
+def _compared_at(child: dict[str, Any], where: str) -> Markup:
+    """After which step the losses of the next charts were taken."""
+    step = mapping(items(child.get("pareto"))[0]).get("step")
+    if number(step) is None:
+        return Markup("")
+    words = "The candidates after {} training steps, which all of them were given:"
+    return paragraph(Markup(words).format(figure(step, count, f"{where}.pareto")))
+
+
+def _models(points: list[Any]) -> Markup:
+    """The original and the children, each with its loss and what it takes."""
+    lines = []
+    for place, entry in enumerate(map(mapping, points)):
+        where = f"result.json: pareto.{place}"
+        lines.append(
+            Line(
+                [
+                    text(entry.get("name")) or "?",
+                    figure(entry.get("loss"), decimals, f"{where}.loss"),
+                    figure(entry.get("parameters"), amount, f"{where}.parameters"),
+                    figure(entry.get("memory_bytes"), size, f"{where}.memory_bytes"),
+                    figure(entry.get("latency_ms"), short, f"{where}.latency_ms"),
+                ]
+            )
+        )
+    columns = (
+        Column("Model", is_text=True),
+        Column("Held-out loss", "nats per token"),
+        Column("Parameters"),
+        Column("Memory", "bytes"),
+        Column("Latency", "ms per token"),
+    )
+    return Table(columns, lines, "Models").html()
 
 
 def _records(run: RunFolder) -> dict[int, dict[str, Any]]:
@@ -211,8 +257,8 @@ def _words(child: dict[str, Any], file: str, name: str) -> Markup:
     if of:
         said += Markup(" Memory and latency of {} at a sequence of {}, batch {}, {}.").format(
             text(of.get("latency")) or "decode",
-            figure(of.get("sequence"), amount, f"{where}.conditions.sequence"),
-            figure(of.get("batch"), amount, f"{where}.conditions.batch"),
+            figure(of.get("sequence"), count, f"{where}.conditions.sequence"),
+            figure(of.get("batch"), count, f"{where}.conditions.batch"),
             text(of.get("dtype")) or "?",
         )
     flipped = len(items(ranks.get("flips")))
@@ -279,6 +325,7 @@ def _table(records: dict[int, dict[str, Any]], file: str) -> Markup:
             Line(
                 [
                     text(record.get("name")) or "?",
+                    status,
                     figure(record.get("parameters"), amount, f"{where} parameters"),
                     figure(record.get("non_embedding_parameters"), amount, where),
                     figure(record.get("memory_bytes"), size, f"{where} memory_bytes"),
@@ -286,13 +333,13 @@ def _table(records: dict[int, dict[str, Any]], file: str) -> Markup:
                     figure(scores.get(0.0), decimals, f"{where} zero_shot.kld"),
                     figure(scores.get(last) if last else None, decimals, f"{where} rungs"),
                     figure(record.get("rank"), amount, f"{where} rank"),
-                    status,
                 ],
                 "" if status == "winner" else "aside",
             )
         )
     columns = (
         Column("Shape", is_text=True),
+        Column("Outcome", is_text=True),
         Column("Parameters"),
         Column("Non-emb.", "parameters"),
         Column("Memory", "bytes"),
@@ -300,7 +347,6 @@ def _table(records: dict[int, dict[str, Any]], file: str) -> Markup:
         Column("As cut", "divergence"),
         Column("Retrained", "divergence"),
         Column("Rank"),
-        Column("Outcome", is_text=True),
     )
     return Table(columns, lines, "Candidates").html()
 
