@@ -90,6 +90,21 @@ def test_a_large_common_score_costs_no_precision() -> None:
     assert error(tiled.attend(queries, keys, values, None), expected) < 0.006
 
 
+def test_huge_scores_are_finite_and_choose_the_largest() -> None:
+    """Scores up to 10^5, at which a bf16 is rounded by up to 256: as in float64, one key wins."""
+    generator = torch.Generator().manual_seed(2)
+    shapes = ((3, 300.0), (3, 300.0), (3, 1.0))
+    inputs = [torch.randn(2, 65, h, 5, generator=generator) * f for h, f in shapes]
+    q, k, v = (x.bfloat16().float().requires_grad_() for x in inputs)
+    mask = torch.ones(65, 65, dtype=torch.bool).tril()[None, None]
+    expected = exact(q, k, v, mask, torch.ones(2, 65, 3, 5))[0]
+    out = tiled.attend(q, k, v, None)
+    out.float().sum().backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in (q, k, v))
+    same = ((out.double() - expected).abs() < 0.02).all(-1)
+    assert same.float().mean() > 0.97
+
+
 def test_what_is_not_seen_has_no_influence() -> None:
     """To the bit: hidden keys may be anything, short of what is no number."""
     generator = torch.Generator().manual_seed(1)

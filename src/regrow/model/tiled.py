@@ -29,6 +29,8 @@ _ROWS = (64, 128)
 _SCORES = 1 << 19
 #: Constant channels behind those of a head: two, so that rows keep an even number.
 _MORE = 2
+#: From here on a bf16 is off by so much (128) that exponentials may overflow, or all be zero.
+_COARSE = 1 << 15
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -138,6 +140,16 @@ def _unpacked(x: Tensor, batch: int, group: int) -> Tensor:
     return view.transpose(1, 2).flatten(2, 3).contiguous()
 
 
+def _exponentials(scores: Tensor, largest: Tensor) -> Tensor:
+    """Of differences ``score - m``, (heads, rows, columns), with m, (heads, rows); in place.
+
+    Where m was rounded by too much, the largest difference of a row is taken off once more.
+    """
+    if float(largest.abs().amax()) >= _COARSE:
+        scores -= scores.amax(-1, keepdim=True)
+    return scores.exp_()
+
+
 @torch.library.custom_op("regrow::tiled_attention", mutates_args=())
 def _forward(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
@@ -157,7 +169,7 @@ def _forward(
         own, other = query[tile.heads, tile.rows], key[tile.heads, tile.columns].transpose(1, 2)
         scores = tile.hide(torch.bmm(own, other, out=tile.scores(room[0])))
         own[..., width] = scores.amax(-1)
-        weights = tile.hide(torch.bmm(own, other, out=scores)).exp_()
+        weights = _exponentials(tile.hide(torch.bmm(own, other, out=scores)), own[..., width])
         torch.sum(weights, -1, dtype=torch.float32, out=sums[tile.heads, tile.rows])
         mixed[tile.heads, tile.rows] = torch.bmm(weights, plain[tile.heads, tile.columns])
     mixed /= sums[..., None]
@@ -214,7 +226,7 @@ def _backward(
     for tile in _tiles(n, time, group, batch, mask):
         rows, columns = (tile.heads, tile.rows), (tile.heads, tile.columns)
         scores = torch.bmm(query[rows], key[columns].transpose(1, 2), out=tile.scores(room[0]))
-        weights = tile.hide(scores).exp_()
+        weights = _exponentials(tile.hide(scores), query[rows][..., width])
         d_value[columns] += torch.bmm(weights.transpose(1, 2), plain[2][rows])
         fed = tile.scores(room[1])
         torch.bmm(pulled[rows], value[columns].transpose(1, 2), out=fed)
