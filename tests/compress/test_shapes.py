@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from regrow.compress.prune_config import BudgetTarget, PruneConfig, ShapeTarget
-from regrow.compress.shape_search import choose_shape, count, enumerate_shapes, within
+from regrow.compress.shape_search import count, enumerate_shapes, within
 from regrow.compress.shapes import target_config
 from regrow.core.config import load_config
 from regrow.core.errors import ConfigError
@@ -92,7 +92,7 @@ def test_heads_with_their_own_keys_go_together() -> None:
 def test_budget_default_is_even_and_near(name: str, share: float, hidden: int) -> None:
     source = ModelConfig(layers=6, hidden_size=hidden, heads=8, kv_heads=4, vocab_size=4096)
     budget = BudgetTarget(**{name: share})
-    found = choose_shape(source, budget)
+    found = within(source, budget).config(source, 0)
     figure = parameters if name == "parameters" else non_embedding_parameters
     assert abs(figure(found) / (share * figure(source)) - 1) <= 0.05
     assert (found.layers, found.heads, found.kv_heads, found.head_dim) == (6, 8, 4, hidden // 8)
@@ -119,13 +119,13 @@ def test_absolute_budget_and_the_order_of_candidates() -> None:
     [
         ({"parameters": 1e9}, r"more than the .* of the source"),
         ({"parameters": 0.002}, "nearest above"),
+        ({"memory_mb": 0.001}, "nearest above(.|\n)*memory is also of sequence and batch"),
         ({"parameters": 0.501, "tolerance": 1e-6}, "nearest below"),
     ],
 )
 def test_budgets_that_cannot_be_met(budget: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        choose_shape(small(), BudgetTarget(**budget))
-
+        within(small(), BudgetTarget(**budget))
     assert re.search(message, str(caught.value)), str(caught.value)
 
 

@@ -401,11 +401,6 @@ def _order(
     return np.lexsort((-found.hidden_size, score))
 
 
-def choose_shape(source: ModelConfig, budget: BudgetTarget) -> ModelConfig:
-    """The first of :func:`within`."""
-    return within(source, budget).config(source, 0)
-
-
 def words(found: Candidates, row: int) -> str:
     """The sizes of a candidate that are not zero."""
     named = (f"{name} {int(getattr(found, name)[row])}" for name in SHAPE)
@@ -460,6 +455,7 @@ class _Nearest:
             [
                 *lines,
                 "allow more axes, smaller hidden_align and mlp_align, wider max_width_cut and "
-                "max_depth_cut, or more tolerance",
+                "max_depth_cut, or more tolerance"
+                + ("; memory is also of sequence and batch" if budget.memory_mb else ""),
             ],
         )

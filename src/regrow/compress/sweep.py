@@ -10,8 +10,7 @@ Source: Minitron (arXiv 2407.14679), section 2.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from regrow.io.tokenizer import Tokenizer
 from regrow.model.config import ModelConfig
 from regrow.model.decoder import Decoder
 from regrow.train.device import device_of, to_device
+from regrow.train.held_out import evaluating
 from regrow.train.objectives.next_token import cross_entropy
 
 #: What each removal gave, in the run folder; beside it the items of a task.
@@ -97,7 +97,7 @@ class Sweep:
             self._between(done, len(wanted))
             if model is None:
                 model = self._load()
-            with _evaluating(model):
+            with evaluating(model):
                 self.costs[name] = self._measure(trimmed(model, run), name)
             atomic.write_json(self._file, self.costs)
         return [self.costs[_name(run)] for run in runs]
@@ -107,17 +107,6 @@ def _name(run: Indices) -> str:
     if not run:
         return "none"
     return str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}"
-
-
-@contextmanager
-def _evaluating(model: Decoder) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def loss_over(loader: Loader, samples: int) -> Measure:
