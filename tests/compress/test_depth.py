@@ -24,6 +24,7 @@ from regrow.core.run import Run
 from regrow.data.loader import Loader, Phase
 from regrow.data.shards import ShardSet
 from regrow.grow.execute import execute
+from regrow.grow.verbs import get_verb
 from regrow.io.tokenizer import Tokenizer
 from regrow.model.config import MambaConfig, ModelConfig
 from tests.compress.makers import save_model, small
@@ -186,6 +187,7 @@ def test_layers_go_by_the_loss_without_them(base: Path, shards: Path, tmp_path: 
     record = json.loads((tmp_path / "run" / "export" / "compress.json").read_text())
     gone = min(("1", "2"), key=lambda name: costs[name])
     assert record["kept"]["layers"] == [n for n in range(4) if n != int(gone)]
+    assert result["dropped_layers"] == [int(gone)]
 
 
 def test_an_interrupted_prune_keeps_what_it_has_tried(
@@ -237,8 +239,30 @@ def test_layers_that_are_named_go(base: Path, tmp_path: Path) -> None:
     ids = tokens(model.config, 1, 9)
     assert torch.equal(child(ids), trimmed(model, (0, 2))(ids))
     assert result["shape"]["layers"] == 2
+    assert result["dropped_layers"] == [0, 2]
     with pytest.raises(ConfigError, match=r"depth.drop: \[4\] of 4 layers; use 0 .. 3"):
         prune(base, tmp_path / "other", depth={"drop": [1, 4]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"depth": {"drop": [2, 1]}}, "layers that go: 1, 2"),
+        ({"shape": {"layers": 3}, "selection": "random"}, "layers that go: drawn at random"),
+        (
+            {"shape": {"layers": 3}, "shards": True, "sequence": 32, "depth": {"samples": 10}},
+            "layers that go: by loss without them, neighbours",
+        ),
+        ({"shape": {"hidden_size": 24}, "selection": "random"}, None),
+    ],
+)
+def test_the_plan_tells_what_layers_go_by(
+    settings: dict[str, Any], told: str | None, base: Path, shards: Path
+) -> None:
+    if settings.get("shards"):
+        settings = {**settings, "shards": str(shards)}
+    made = get_verb("prune").plan(load_config(PruneConfig, base={"model": str(base), **settings}))
+    assert [note for note in made.notes if note.startswith("layers that go")] == [told] * bool(told)
 
 
 @pytest.mark.parametrize(

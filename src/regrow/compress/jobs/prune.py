@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regrow.compress.budgets import MB, Figure, figure_text, memory_bytes, sequence_of
+from regrow.compress.depth import layer_blocks
 from regrow.compress.prune_config import BUDGETS, BudgetTarget, PruneConfig
 from regrow.compress.shape_search import SHAPE, Candidates, config_of, within, words
 from regrow.compress.shapes import shape_of
@@ -153,6 +154,8 @@ def plan(config: PruneConfig) -> Plan:
         ConfigError: an impossible shape or budget, with the nearest legal values.
         InputError: no model, or scores of another one.
     """
+    from regrow.compress.ranking import depth_of
+
     ready = _prepare(config)
     source, target = ready.source, ready.target
     inner = non_embedding_parameters(target)
@@ -175,6 +178,8 @@ def plan(config: PruneConfig) -> Plan:
         "flops_per_token": flops_per_token(target, config.sequence),
     }
     notes = [*ready.notes, f"memory at {conditions}"]
+    if depth_of(target, source) < len(layer_blocks(source)):
+        notes.append(_layers_told(config))
     if config.budget is not None and config.budget.latency_ms is not None:
         more, told = _latencies(source, target, config.budget)
         figures |= more
@@ -184,6 +189,17 @@ def plan(config: PruneConfig) -> Plan:
     title = f"prune to {_words(target)}: {parameters(target):,} parameters"
     notes += [f"plan only: {line}" for line in ready.missing]
     return Plan(title, figures, (*notes, holds), ready.missing)
+
+
+def _layers_told(config: PruneConfig) -> str:
+    """By what the layers that go are chosen."""
+    if config.depth.drop:
+        return f"layers that go: {', '.join(map(str, sorted(config.depth.drop)))}"
+    if config.selection == "random":
+        return "layers that go: drawn at random"
+    metric = {"bi": "block influence", "ppl": "loss without them", "task": "accuracy without them"}
+    rule = "neighbours" if config.depth.rule == "contiguous" else "each by itself"
+    return f"layers that go: by {metric[config.depth_metric]}, {rule}"
 
 
 def _latencies(
@@ -212,7 +228,8 @@ def run(config: PruneConfig, run: Run) -> dict[str, Any]:
     """Cut, shard by shard; the model lies in ``export/``, with ``compress.json`` on what stayed.
 
     Returns:
-        ``shape, parameters, non_embedding_parameters, flops`` (0: nothing is trained), with
+        ``shape, dropped_layers`` (indices into the source, where any went), ``parameters,
+        non_embedding_parameters, flops`` (0: nothing is trained), with
         ``shards`` also ``loss, losses, bits_per_byte`` before any retraining.
 
     Raises:
@@ -244,8 +261,10 @@ def run(config: PruneConfig, run: Run) -> dict[str, Any]:
 
         made = cut_folder(folder, keep, record, run.path / PARTIAL, run.export, advance)
     run.log("cut", shards=made)
+    gone = [n for n in range(len(layer_blocks(ready.source))) if n not in keep.layers]
     figures: dict[str, Any] = {
         "shape": shape_of(target),
+        **({"dropped_layers": gone} if gone else {}),
         "parameters": parameters(target),
         "non_embedding_parameters": non_embedding_parameters(target),
         "source_parameters": parameters(ready.source),
