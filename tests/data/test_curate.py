@@ -16,9 +16,10 @@ from regrow.core.config import load_config
 from regrow.core.errors import ConfigError, InputError, Interrupted
 from regrow.core.run import Run
 from regrow.data import engine
-from regrow.data.config import CurateConfig, FolderSource
+from regrow.data.config import CurateConfig
 from regrow.data.document import DOCUMENTS, DROPPED, SPLITS
 from regrow.data.jobs import curate
+from regrow.data.settings.sources import FolderSource
 from regrow.data.steps import STEPS
 from regrow.data.steps.exact import text_hash
 

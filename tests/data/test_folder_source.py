@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regrow.core.errors import InputError
-from regrow.data.config import FolderSource
 from regrow.data.document import Document, Rejected
+from regrow.data.settings.sources import FolderSource
 from regrow.data.sources import folder as folder_module
 from regrow.data.sources.folder import units
 

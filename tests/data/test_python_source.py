@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from regrow.data.config import PythonSource
 from regrow.data.document import Document, Rejected
+from regrow.data.settings.sources import PythonSource
 from regrow.data.sources.pool import File, take
 from regrow.data.sources.python import docstring_page, document_kind, library_files, module_name
 from regrow.data.sources.python import units as python_units

@@ -44,6 +44,66 @@ def from_columns(columns: Mapping[str, Sequence[Any]]) -> Frame:
     return _daft().from_pydict({name: list(values) for name, values in columns.items()})
 
 
+def from_arrow(table: pa.Table) -> Frame:
+    """A table from an Arrow table."""
+    return _daft().from_arrow(table)
+
+
+def expressions() -> Any:
+    """Daft's ``functions`` module, for what a column expression has no method for."""
+    return _daft().functions
+
+
+def map_batches(
+    frame: Frame,
+    function: Callable[[pa.RecordBatch], Mapping[str, Any]],
+    reads: Sequence[str],
+    makes: pa.Schema,
+    *,
+    keep: Sequence[str] = ("id",),
+    batch_rows: int = 512,
+    processes: bool = True,
+) -> Frame:
+    """New columns from a Python function of whole batches, beside ``keep``.
+
+    Args:
+        frame: the table.
+        function: of a batch with the columns ``reads``; gives for each field of ``makes`` an array
+            or list of as many values. Pure and picklable (a module's function, or a ``partial`` or
+            an object with ``__call__``): it may run in other processes, and on other machines.
+        reads: columns that the function gets.
+        makes: names and types of what it gives.
+        keep: columns of ``frame`` that stay beside them.
+        batch_rows: rows at a time; what comes out must not depend on it.
+        processes: whether it may leave this process; False for what NumPy does without the lock.
+    """
+    daft = _daft()
+    made = pa.struct(list(makes))
+
+    def apply(*series: Any) -> pa.Array:
+        columns = [one.to_arrow() for one in series]
+        batch = pa.RecordBatch.from_arrays([_one_array(c) for c in columns], names=list(reads))
+        found = function(batch)
+        arrays = [pa.array(found[field.name], field.type) for field in makes]
+        return pa.StructArray.from_arrays(arrays, fields=list(makes))
+
+    wrapped = daft.func.batch(
+        return_dtype=daft.DataType.from_arrow_type(made),
+        unnest=True,
+        use_process=processes and _workers() > 1,
+        batch_size=batch_rows,
+    )(apply)
+    return frame.select(*keep, wrapped(*(frame[name] for name in reads)))
+
+
+def _one_array(array: Any) -> pa.Array:
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _workers() -> int:
+    return 1
+
+
 def text_function(function: Callable[[str], str]) -> Callable[[Any], Any]:
     """A function of one text as a function of a column expression.
 

@@ -24,8 +24,9 @@ from regrow.core.errors import InputError, Interrupted
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.data import engine
-from regrow.data.config import CurateConfig, FolderSource, PythonSource
+from regrow.data.config import CurateConfig
 from regrow.data.document import DOCUMENTS, DROPPED, GATHERED, SPLITS, Rejected
+from regrow.data.settings.sources import FolderSource, PythonSource
 from regrow.data.sources import SOURCES
 from regrow.data.sources.pool import Unit
 from regrow.data.steps import STEPS

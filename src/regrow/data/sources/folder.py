@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from regrow.core.errors import InputError
-from regrow.data.config import FolderSource
 from regrow.data.document import Document, Rejected, clean
+from regrow.data.settings.sources import FolderSource
 from regrow.data.sources.pool import File, Item, Unit, take
 from regrow.io.jsonl import read_jsonl
 

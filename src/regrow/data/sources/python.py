@@ -20,8 +20,8 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import cast
 
-from regrow.data.config import PythonDomain, PythonSource
 from regrow.data.document import Document, Rejected, clean
+from regrow.data.settings.sources import PythonDomain, PythonSource
 from regrow.data.sources.pool import File, Item, Unit, take
 
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "lib-dynload"}

@@ -1,13 +1,15 @@
 """Steps over the document table: one file a step.
 
-A step is a class made from the whole ``CurateConfig``, with ``apply(frame) -> frame``. It may add
-columns; it never removes a row, but names in the column ``reason`` why the row is to go (null:
-stays). The job does the removing and counts, so that in = out + dropped holds for each step.
+A step is a class made from the whole ``CurateConfig``. It works in two parts. ``score`` computes
+columns from the documents that are still there, which may be expensive; ``judge`` says from these
+columns alone who has to go, so that thresholds move without computing again. Neither removes a
+row: the job does, and counts, so that in = out + dropped holds for each step.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from regrow.core.registry import Registry
 
@@ -20,9 +22,40 @@ class Step(Protocol):
     """What the job asks of a step."""
 
     name: str
+    version: int
+    """Raised when the same settings would give other scores than before."""
+    per_document: bool
+    """Whether a document's scores depend on that document alone."""
 
-    def apply(self, frame: Frame) -> Frame:
-        """The same rows with a column ``reason`` (text or null), and what the step adds."""
+    def reads(self) -> tuple[str, ...]:
+        """Columns that ``score`` needs beside ``id``, those of earlier steps included."""
+        ...
+
+    def key(self) -> Any:
+        """The settings that the scores depend on, as JSON; thresholds do not belong here."""
+        ...
+
+    def score(self, frame: Frame, folder: Path) -> Frame:
+        """``id`` and the step's columns, a row for each row of ``frame``, in any order.
+
+        Args:
+            frame: ``id`` and what ``reads`` names, of the documents that are still there.
+            folder: empty; for what is no column (clusters, a fitted model). It appears and stays
+                together with the scores.
+        """
+        ...
+
+    def judge(self, scores: Frame, folder: Path) -> Frame:
+        """``id``, ``reason`` (text, null where the document stays) and ``value`` (float64 or null).
+
+        Args:
+            scores: what ``score`` gave.
+            folder: where it put what is no column.
+        """
+        ...
+
+    def exhibits(self, scores: Frame, folder: Path) -> list[dict[str, Any]]:
+        """What the card shows of the step, see ``regrow.data.exhibits``; JSON."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Settings of sources and steps: one file a part of ``CurateConfig``; they import no engine."""
