@@ -317,7 +317,8 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _write_tensors(staging: Path, state: State) -> dict[str, dict[str, Any]]:
     """Write and flush weights and optimiser state; their sizes and hashes, as read back."""
     with _Finishing() as finishing:
-        for name, tensors in (("model", state.model), ("optimizer", state.optimizer)):
+        # The larger file first: its hash takes longest, and nothing else can share that.
+        for name, tensors in (("optimizer", state.optimizer), ("model", state.model)):
             write_tensors(staging / f"{name}.safetensors", tensors)
             finishing.add(staging / f"{name}.safetensors")
         return finishing.entries()
