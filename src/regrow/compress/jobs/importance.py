@@ -96,11 +96,12 @@ def plan(config: ImportanceConfig) -> Plan:
     """
     ready = _prepare(config)
     tokens = config.samples * config.sequence
+    total = sum(ready.weights.values())
     figures = {
         "samples": config.samples,
         "tokens": tokens,
         "flops": _flops(ready.model, config),
-        "weights": ready.weights,
+        "shares": {name: f"{weight / total:.1%}" for name, weight in ready.weights.items()},
         "weight_bytes": weight_bytes(ready.model, 4),
     }
     streamed = is_streamed(config, ready.model)
