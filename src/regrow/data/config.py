@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from regrow.core.config import Config
+from regrow.data.settings.attributes import AttributesConfig
 from regrow.data.settings.engine import EngineConfig
 from regrow.data.settings.sources import PythonSource, SourceConfig
 
@@ -48,6 +49,8 @@ class CurateConfig(Config):
     """Where the text comes from."""
     steps: tuple[str, ...] = ("exact", "split")
     """Steps in order; ``split`` is the last."""
+    attributes: AttributesConfig = {}
+    """Attribute to classifier: ``quality``, ``domain``, ``speech``, ``toxicity``, or your own."""
     split: SplitConfig = SplitConfig()
     """Shares of the splits."""
     seed: int = Field(default=0, ge=0)

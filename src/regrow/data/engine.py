@@ -126,6 +126,17 @@ def when(condition: Any, text: str) -> Any:
     )
 
 
+def all_kept(scores: Frame) -> Frame:
+    """``id``, ``reason`` and ``value``, both null: the verdict of a step that drops nothing."""
+    daft = _daft()
+    nothing = daft.lit(None)
+    return scores.select(
+        "id",
+        nothing.cast(daft.DataType.string()).alias("reason"),
+        nothing.cast(daft.DataType.float64()).alias("value"),
+    )
+
+
 def collected(frame: Frame) -> Frame:
     """The same table, computed now and held; for small ones that are used twice."""
     return frame.collect()

@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from regrow.core.errors import ConfigError
 from regrow.core.registry import nearest
 
@@ -148,8 +146,3 @@ def attribute_columns(attribute: Attribute, labels: Sequence[str]) -> list[str]:
         return [name, f"{name}_label", f"{name}_bin", f"{name}_classifier"]
     return [name, *(probability_column(name, label) for label in labels), f"{name}_classifier"]
 
-
-def bins(probabilities: np.ndarray) -> np.ndarray:
-    """``low``, ``medium`` or ``high`` of each probability: below 0.3, below 0.6, and the rest."""
-    found: np.ndarray = np.array(TOXICITY_BIN_NAMES)[np.digitize(probabilities, TOXICITY_BINS)]
-    return found
