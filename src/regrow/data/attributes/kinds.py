@@ -145,4 +145,3 @@ def attribute_columns(attribute: Attribute, labels: Sequence[str]) -> list[str]:
     if attribute.positive:
         return [name, f"{name}_label", f"{name}_bin", f"{name}_classifier"]
     return [name, *(probability_column(name, label) for label in labels), f"{name}_classifier"]
-

@@ -233,6 +233,7 @@ def train(
     seed: int = 0,
     facts: dict[str, Any] | None = None,
     order: Sequence[str] = (),
+    groups: Sequence[str] = (),
 ) -> LinearClassifier:
     """Logistic regression on the windows' features, calibrated on a fifth that it did not see.
 
@@ -248,6 +249,7 @@ def train(
         seed: of the fifth.
         facts: kept in ``classifier.json``.
         order: the classes in the order of the outputs; by default sorted.
+        groups: ``(N,)`` texts that stay together when the fifth is drawn.
 
     Raises:
         InputError: fewer than two classes, or one with a single text.
@@ -261,7 +263,7 @@ def train(
         raise InputError(f"a classifier needs two classes with two texts each; there is {shown}")
     pieces, windows = in_windows(texts)
     rows = _Rows(hashing.matrix(pieces), truth, windows)
-    left_out = drawn_from_each(truth, _CALIBRATION_SHARE, seed)
+    left_out = drawn_from_each(truth, _CALIBRATION_SHARE, seed, groups)
     untrained = LinearClassifier(
         names,
         hashing,
@@ -294,19 +296,35 @@ class _Rows:
         return _Rows(self.matrix[rows], self.truth[chosen], self.windows[chosen])
 
 
-def drawn_from_each(truth: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """``(N,)`` bool: about ``share`` of each class, at least one and never all of it.
+def drawn_from_each(
+    truth: np.ndarray, share: float, seed: int, groups: Sequence[str] = ()
+) -> np.ndarray:
+    """``(N,)`` bool: about ``share`` of each class, in whole groups, and never all of its groups.
 
     Args:
         truth: ``(N,)`` classes.
         share: within (0, 1).
-        seed: of the draw, which depends on positions.
+        seed: of the draw.
+        groups: ``(N,)`` texts that stay together; each alone by default. A group counts as of its
+            commonest class.
     """
-    random = np.random.Generator(np.random.PCG64(derive(seed, "left out")))
+    names = np.array(groups) if len(groups) else np.arange(len(truth)).astype(str)
+    members: dict[str, list[int]] = {}
+    for number, name in enumerate(names.tolist()):
+        members.setdefault(name, []).append(number)
+    by_class: dict[int, list[str]] = {}
+    for name in sorted(members, key=lambda name: derive(seed, "left out", name)):
+        by_class.setdefault(int(np.bincount(truth[members[name]]).argmax()), []).append(name)
     chosen = np.zeros(len(truth), bool)
-    for label in np.unique(truth).tolist():
-        members = random.permutation(np.flatnonzero(truth == label))
-        chosen[members[: min(len(members) - 1, max(1, round(share * len(members))))]] = True
+    for of_class in by_class.values():
+        wanted = share * sum(len(members[name]) for name in of_class)
+        taken = 0
+        for name in of_class[:-1]:
+            # A group is taken where that brings the sum nearer to what is wanted.
+            if taken and taken + len(members[name]) / 2 > wanted:
+                break
+            chosen[members[name]] = True
+            taken += len(members[name])
     return chosen
 
 

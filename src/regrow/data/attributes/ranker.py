@@ -10,6 +10,7 @@ import torch
 
 from regrow.core.errors import RunError
 from regrow.data.attributes.measures import softmax
+from regrow.data.attributes.prompt import Prompt
 from regrow.data.attributes.transformer import (
     folder_hash,
     load_model,
@@ -18,6 +19,7 @@ from regrow.data.attributes.transformer import (
 )
 
 MAX_TOKENS = 2048
+_LEAST_ROOM = 32
 
 
 class Ranker:
@@ -43,6 +45,7 @@ class Ranker:
         self.id = f"{config.get('model_type')}-{folder_hash(folder)[:12]}"
         self.window = positions(config, MAX_TOKENS)
         self.device = next(self.model.parameters()).device
+        self._kept: dict[tuple[str, tuple[str, ...]], np.ndarray] = {}
 
     def log_likelihoods(self, prompt: str, names: Sequence[str]) -> np.ndarray:
         """``(names,)`` float64, in nats: of each name, after a blank, as the prompt goes on.
@@ -75,20 +78,38 @@ class Ranker:
         targets = tokens[0, -count:, None]
         return float(torch.log_softmax(logits, -1).gather(1, targets).sum())
 
-    def probabilities(self, prompt: str, empty: str, names: Sequence[str]) -> np.ndarray:
-        """``(names,)``: the softmax of what the document adds to each name's log-likelihood.
+    def probabilities(self, text: str, prompt: Prompt) -> np.ndarray:
+        """``(classes,)`` float64: the softmax of what a document adds to each name's score.
+
+        A document that does not fit the model's positions loses its end; the definitions of the
+        classes are left out where they would take more than half of them.
 
         Args:
-            prompt: with the document.
-            empty: the same without it.
-            names: of the classes.
+            text: the document.
+            prompt: the question and the classes.
+
+        Raises:
+            RunError: the question and the names do not fit, or figures that are no numbers.
         """
-        added = self.log_likelihoods(prompt, names) - self._without(empty, tuple(names))
-        found: np.ndarray = softmax(added[None])[0]
+        names, question = prompt.classes, f"\n\n{prompt.question}\nAnswer:"
+        longest = max(len(self.tokenizer.encode(f" {name}").ids) for name in names)
+        opening = prompt.preface()
+        if len(self.tokenizer.encode(opening).ids) > self.window // 2:
+            opening = ""
+        room = self.window - longest - len(self.tokenizer.encode(opening + question).ids)
+        if room < _LEAST_ROOM:
+            raise RunError(
+                f"{self.name}: reads {self.window} tokens at once, too few for the question and a "
+                f"document; {_LEAST_ROOM - room} more are needed"
+            )
+        kept = self.tokenizer.encode(text[: 16 * room], add_special_tokens=False)
+        if len(kept.ids) > room:
+            text = text[: kept.offsets[room - 1][1]]
+        scores = self.log_likelihoods(f"{opening}{text}{question}", names)
+        found: np.ndarray = softmax((scores - self._without(opening + question, names))[None])[0]
         return found
 
-    def _without(self, empty: str, names: tuple[str, ...]) -> np.ndarray:
-        key = (empty, names)
-        if getattr(self, "_kept_for", None) != key:
-            self._kept_for, self._kept = key, self.log_likelihoods(empty, names)
-        return self._kept
+    def _without(self, prompt: str, names: tuple[str, ...]) -> np.ndarray:
+        if (prompt, names) not in self._kept:
+            self._kept[prompt, names] = self.log_likelihoods(prompt, names)
+        return self._kept[prompt, names]
