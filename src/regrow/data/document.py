@@ -2,8 +2,8 @@
 
 Columns: ``id`` (hex of a hash of source, file and record), ``file`` (what the text came from,
 relative and the same on each machine; rows that share it stay in one split), ``text``, ``source``,
-``kind``, ``language``, ``licence``, ``date``, ``url``, and after the split ``split``. Steps may add
-further columns.
+``kind``, ``language``, ``licence``, ``date``, ``url``, ``extractor``, and after the split ``split``.
+Steps may add further columns.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ GATHERED = pa.schema(
         pa.field("licence", pa.string(), nullable=False),
         pa.field("date", pa.string()),
         pa.field("url", pa.string()),
+        pa.field("extractor", pa.string()),
     ]
 )
 DOCUMENTS = GATHERED.append(pa.field("split", pa.string(), nullable=False))
@@ -50,13 +51,15 @@ class Document:
     Args:
         text: cleaned, valid Unicode.
         source: the source's name, unique in a curation; weights refer to it.
-        kind: ``prose``, ``code``, ``reference`` or ``legal``.
-        file: where it lay, relative to the source.
+        kind: ``prose``, ``code``, ``reference``, ``legal`` or ``web``.
+        file: where it lay, relative to the source; ``source#id`` for a record with an id of its
+            own, whatever file holds it.
         record: its number within the file.
         language: of the text, or the programming language.
         licence: SPDX expression where known, else ``unknown``.
         date: ISO date; None where unknown.
         url: where a reader finds it; None where nowhere.
+        extractor: what took the text out of a page; None for text that was none.
     """
 
     text: str
@@ -68,6 +71,7 @@ class Document:
     licence: str = "unknown"
     date: str | None = None
     url: str | None = None
+    extractor: str | None = None
 
     @property
     def id(self) -> str:
@@ -90,6 +94,7 @@ class Rejected:
         reason: short and countable; no content in it.
         broken: True quarantines, False drops.
         detail: what exactly was wrong, for the quarantine list.
+        known_id: its id, where it was a document already and its record number is forgotten.
     """
 
     source: str
@@ -98,11 +103,12 @@ class Rejected:
     reason: str
     broken: bool = False
     detail: str = ""
+    known_id: str | None = None
 
     @property
     def id(self) -> str:
         """The id that the document would have had."""
-        return document_id(self.source, self.file, self.record)
+        return self.known_id or document_id(self.source, self.file, self.record)
 
 
 def clean(text: str, kind: str) -> str:

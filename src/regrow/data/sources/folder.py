@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from regrow.core.errors import InputError
 from regrow.data.document import Document, Rejected, clean
 from regrow.data.settings.sources import FolderSource
-from regrow.data.sources.pool import File, Item, Unit, take
+from regrow.data.sources.pool import File, Item, Unit, split_files
 from regrow.io.jsonl import read_jsonl
 
 PLAIN = (".txt", ".md")
@@ -35,7 +35,7 @@ def units(config: FolderSource) -> list[Unit]:
         InputError: no such folder, or no file in it that could hold text.
     """
     files = find_files(config)
-    return [Unit(config.name, lambda: take(config.name, files, config.max_bytes))]
+    return [Unit(config.name, partial(split_files, files), config.max_bytes)]
 
 
 def find_files(config: FolderSource) -> list[File]:

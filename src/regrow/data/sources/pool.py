@@ -1,4 +1,9 @@
-"""Taking files of a source in hash order, up to a number of bytes."""
+"""What a source gives: units, each of parts that may be read one by one or side by side.
+
+Two things about a source can only be said once all of its parts were read: whether an id stands
+twice, and which documents stay below ``max_bytes``. ``settle`` says both; that nothing depends on
+how records are spread over files rests on it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,10 @@ Item = Document | Rejected
 OVER_CAP = "over max_bytes"
 # Looking on for ever smaller files to fill the last bytes would read the whole source.
 FULL_ENOUGH = 0.95
+# Enough parts for many workers, none so small that starting it counts.
+_PARTS = 64
+_LEAST_PART, _MOST_PART = 2 << 20, 256 << 20
+_FILE_OVERHEAD = 4 << 10  # what opening a file costs, in bytes read
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +31,28 @@ class File:
     Args:
         key: the ``file`` column: relative, the same on each machine.
         read: its records, read when called.
+        bytes: its size, to share work by; 0 where it is not known.
     """
 
     key: str
     read: Callable[[], Iterable[Item]]
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some files of a unit, for one process; it can be pickled.
+
+    Args:
+        files: as many as are worth a process.
+    """
+
+    files: tuple[File, ...]
+
+    def read(self) -> Iterator[Item]:
+        """Its records, in one pass."""
+        for file in self.files:
+            yield from file.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +61,38 @@ class Unit:
 
     Args:
         name: the ``source`` column.
-        read: all its records, documents and rejects.
+        parts: its parts, listed when called; what they give together does not depend on how many
+            they are.
+        max_bytes: what ``settle`` has to keep its text below; None where the parts see to it.
     """
 
     name: str
-    read: Callable[[], Iterator[Item]]
+    parts: Callable[[], list[Part]]
+    max_bytes: int | None = None
+
+    def read(self) -> Iterator[Item]:
+        """All its records, documents and rejects, before they are settled."""
+        for part in self.parts():
+            yield from part.read()
+
+
+def split_files(files: Iterable[File]) -> list[Part]:
+    """Files in groups of about equal bytes, in their order."""
+    files = list(files)
+    total = sum(file.bytes + _FILE_OVERHEAD for file in files)
+    size = min(max(total // _PARTS, _LEAST_PART), _MOST_PART)
+    parts: list[Part] = []
+    group: list[File] = []
+    held = 0
+    for file in files:
+        group.append(file)
+        held += file.bytes + _FILE_OVERHEAD
+        if held >= size:
+            parts.append(Part(tuple(group)))
+            group, held = [], 0
+    if group:
+        parts.append(Part(tuple(group)))
+    return parts
 
 
 def hash_order(files: Iterable[File]) -> list[File]:
@@ -57,7 +111,8 @@ def take(source: str, files: Iterable[File], max_bytes: int | None) -> Iterator[
     """Records of ``files`` in hash order, until their texts fill ``max_bytes``.
 
     A document that no longer fits is dropped and the next one tried, until 95 % are filled; what
-    is then left is dropped unread and counted once a file.
+    is then left is dropped unread and counted once a file. For sources whose files are the same
+    everywhere; where records may lie in other files tomorrow, ``settle`` chooses by id.
 
     Args:
         source: the source's name.

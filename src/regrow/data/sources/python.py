@@ -22,7 +22,7 @@ from typing import cast
 
 from regrow.data.document import Document, Rejected, clean
 from regrow.data.settings.sources import PythonDomain, PythonSource
-from regrow.data.sources.pool import File, Item, Unit, take
+from regrow.data.sources.pool import File, Item, Part, Unit, take
 
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 _TEST_FOLDERS = {"test", "tests", "idle_test"}
@@ -36,19 +36,23 @@ _COPYRIGHT_LINE = re.compile(r"^.*\b(copyright|all rights reserved)\b.*$", re.IG
 
 
 def units(config: PythonSource) -> list[Unit]:
-    """One unit a domain, in the order of the settings."""
+    """One unit a domain, in the order of the settings; each is a single part."""
+    return [Unit(domain, partial(_parts, config, domain)) for domain in config.domains]
+
+
+def _parts(config: PythonSource, domain: PythonDomain) -> list[Part]:
+    return [Part((File(domain, partial(_domain, config, domain)),))]
+
+
+def _domain(config: PythonSource, domain: PythonDomain) -> Iterator[Item]:
+    """The documents of a domain; which packages repeat a licence takes them all in one pass."""
     readers: dict[PythonDomain, Callable[[], Iterable[File]]] = {
         "code": lambda: _library(_code, config.tests),
         "docstrings": lambda: _library(_docstrings, tests=False),
         "reference": _reference_files,
         "packages": _package_files,
     }
-
-    def unit(domain: PythonDomain) -> Unit:
-        cap = config.max_bytes.get(domain)
-        return Unit(domain, lambda: take(domain, readers[domain](), cap))
-
-    return [unit(domain) for domain in config.domains]
+    return take(domain, readers[domain](), config.max_bytes.get(domain))
 
 
 def library_files(root: Path, tests: bool) -> list[str]:
