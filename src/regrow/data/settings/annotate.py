@@ -36,7 +36,7 @@ class AnnotateConfig(Config):
     """Share of documents that may stay without a label since no reply fitted."""
     holdout: float = Field(default=0.2, ge=0.05, le=0.5)
     """Share of each class that the classifier is not trained on, but measured."""
-    min_macro_f1: float = Field(default=0.5, ge=0, le=1)
+    min_macro_f1: float = Field(default=0.6, ge=0, le=1)
     """Macro-F1 on the held-out share below which the classifier is not exported."""
     strength: float = Field(default=30.0, gt=0)
     """How closely the classifier follows its examples (inverse of the L2 penalty)."""
