@@ -292,6 +292,8 @@ def test_a_model_labels(documents: Path, tmp_path: Path) -> None:
     assert result["by"] == open_classifier(tmp_path / "teacher").id
     for row in lines(tmp_path / "run" / "labels.jsonl"):
         assert row["label"] == text_of(int(row["id"]))[1]
+    with pytest.raises(InputError, match="no such path"):
+        annotate.plan(settings(documents=str(documents), model=str(tmp_path / "none")))
     prompt = tmp_path / "prompt.yaml"
     prompt.write_text("classes: {High: a, Low: b}\n")
     with pytest.raises(ConfigError, match="prompt: has no effect"):

@@ -227,6 +227,11 @@ def test_figures_are_scikit_learns() -> None:
     assert list(found["f1"].values()) == pytest.approx(
         f1_score(truth, said, labels=range(4), average=None, zero_division=0)
     )
+    low, high = found["macro_f1_interval"]
+    assert low < found["macro_f1"] < high
+    # Wider by about two where there are a quarter of the texts.
+    fewer = evaluate(probabilities[:75], truth[:75], ["a", "b", "c", "d"])["macro_f1_interval"]
+    assert 1.5 < (fewer[1] - fewer[0]) / (high - low) < 2.7
     assert found["log_loss"] == pytest.approx(log_loss(truth, probabilities, labels=range(4)))
 
 

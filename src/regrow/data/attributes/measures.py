@@ -89,6 +89,27 @@ def f1_by_class(table: np.ndarray) -> np.ndarray:
     return f1
 
 
+def macro_f1_interval(
+    truth: np.ndarray, found: np.ndarray, classes: int, draws: int = 1000
+) -> tuple[float, float]:
+    """Where 95 % of the macro-F1 lie when as many texts are drawn again with replacement.
+
+    Args:
+        truth: ``(N,)``.
+        found: ``(N,)`` what they were taken for.
+        classes: K.
+        draws: always the same ones.
+    """
+    random = np.random.Generator(np.random.PCG64(0))
+    values = []
+    for _ in range(draws):
+        chosen = random.integers(0, len(truth), len(truth))
+        table = confusion(truth[chosen], found[chosen], classes)
+        values.append(f1_by_class(table)[table.sum(axis=1) > 0].mean())
+    low, high = np.quantile(values, (0.025, 0.975)).tolist()
+    return low, high
+
+
 def calibration_error(
     probabilities: np.ndarray, truth: np.ndarray, bins: int = ECE_BINS
 ) -> tuple[float, list[dict[str, float]]]:
@@ -128,9 +149,10 @@ def evaluate(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[str]
         labels: ``(K,)`` their names.
 
     Returns:
-        ``texts``, ``accuracy``, ``macro_f1`` (mean over the classes that occur), ``f1`` by class,
-        ``confusion`` (rows: truth), ``ece``, ``reliability`` by bin, ``log_loss`` (nats), and
-        ``majority``: accuracy and macro-F1 of always saying the commonest class.
+        ``texts``, ``accuracy``, ``macro_f1`` (mean over the classes that occur) and its
+        ``macro_f1_interval`` (95 %, by drawing again), ``f1`` by class, ``confusion`` (rows:
+        truth), ``ece``, ``reliability`` by bin, ``log_loss`` (nats), and ``majority``: accuracy
+        and macro-F1 of always saying the commonest class.
     """
     table = confusion(truth, probabilities.argmax(axis=1), len(labels))
     f1 = f1_by_class(table)
@@ -143,6 +165,9 @@ def evaluate(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[str]
         "texts": len(truth),
         "accuracy": float(np.trace(table) / len(truth)),
         "macro_f1": float(f1[met].mean()),
+        "macro_f1_interval": list(
+            macro_f1_interval(truth, probabilities.argmax(axis=1), len(labels))
+        ),
         "f1": {label: float(value) for label, value in zip(labels, f1, strict=True)},
         "confusion": table.tolist(),
         "ece": error,

@@ -20,6 +20,7 @@ from regrow.data.attributes.transformer import (
 
 MAX_TOKENS = 2048
 _LEAST_ROOM = 32
+_LOGITS = 1 << 28  # numbers at once: names share a pass as far as these allow
 
 
 class Ranker:
@@ -56,27 +57,36 @@ class Ranker:
             RunError: the model gives something that is no number.
         """
         before = self.tokenizer.encode(prompt).ids
-        found = np.zeros(len(names))
-        for number, name in enumerate(names):
+        rows, counts = [], []
+        for name in names:
             ids = self.tokenizer.encode(f"{prompt} {name}").ids
             # What the name adds; where it merges with the prompt's end, from the first difference.
-            shared = next(
-                (i for i, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b),
-                min(len(before), len(ids) - 1),
-            )
-            found[number] = self._tail(ids[-self.window :], max(1, len(ids) - max(1, shared)))
+            pairs = enumerate(zip(before, ids, strict=False))
+            shared = next((i for i, (a, b) in pairs if a != b), min(len(before), len(ids) - 1))
+            rows.append(ids[-self.window :])
+            counts.append(min(len(ids) - max(1, shared), len(rows[-1]) - 1))
+        found = np.zeros(len(rows))
+        together = max(1, _LOGITS // (max(map(len, rows)) * self.model.config.vocab_size))
+        for start in range(0, len(rows), together):
+            chosen = slice(start, start + together)
+            found[chosen] = self._tails(rows[chosen], counts[chosen])
         if not np.isfinite(found).all():
             raise RunError(f"{self.name}: gives logits that are not finite numbers")
         return found
 
     @torch.inference_mode()
-    def _tail(self, ids: list[int], count: int) -> float:
-        """Log-likelihood of the last ``count`` ids."""
-        count = min(count, len(ids) - 1)
-        tokens = torch.tensor([ids], device=self.device)
-        logits = self.model(input_ids=tokens).logits[0, -count - 1 : -1].double()
-        targets = tokens[0, -count:, None]
-        return float(torch.log_softmax(logits, -1).gather(1, targets).sum())
+    def _tails(self, rows: list[list[int]], counts: list[int]) -> list[float]:
+        """Log-likelihood of the last so many ids of each row."""
+        tokens = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+        for number, row in enumerate(rows):
+            tokens[number, : len(row)] = torch.tensor(row)  # what follows is seen by nothing
+        logits = self.model(input_ids=tokens.to(self.device)).logits
+        found = []
+        for number, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            scores = logits[number, len(row) - count - 1 : len(row) - 1].double().log_softmax(-1)
+            targets = torch.tensor(row[-count:], device=self.device)[:, None]
+            found.append(float(scores.gather(1, targets).sum()))
+        return found
 
     def probabilities(self, text: str, prompt: Prompt) -> np.ndarray:
         """``(classes,)`` float64: the softmax of what a document adds to each name's score.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,23 @@ from regrow.core.errors import ConfigError, InputError
 from regrow.io.hf import open_weights, printable, read_config
 
 TOKENIZER = "tokenizer.json"
+
+
+def check(folder: Path, device: str) -> dict[str, Any]:
+    """``config.json`` of a folder whose model could be loaded, as far as its headers tell.
+
+    Raises:
+        InputError: weights in another format, code of the folder's own, no ``tokenizer.json``.
+        ConfigError: transformers or CUDA is missing.
+    """
+    config = read_config(folder)
+    open_weights(folder).close()
+    if importlib.util.find_spec("transformers") is None:
+        raise ConfigError(f"{folder}: needs transformers: pip install 'regrow[classifiers]'")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda, but torch finds no CUDA device here; set device=cpu")
+    load_tokenizer(folder)
+    return config
 
 
 def load_model(folder: Path, auto: str, device: str) -> tuple[Any, dict[str, Any]]:
@@ -31,16 +50,9 @@ def load_model(folder: Path, auto: str, device: str) -> tuple[Any, dict[str, Any
             that do not fit the config.
         ConfigError: transformers or CUDA is missing.
     """
-    config = read_config(folder)
-    open_weights(folder).close()
-    try:
-        import transformers
-    except ImportError:
-        raise ConfigError(
-            f"{folder}: needs transformers: pip install 'regrow[classifiers]'"
-        ) from None
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda, but torch finds no CUDA device here; set device=cpu")
+    config = check(folder, device)
+    import transformers
+
     transformers.utils.logging.set_verbosity_error()
     with _quiet_progress(transformers):
         try:
@@ -109,8 +121,6 @@ def positions(config: dict[str, Any], most: int) -> int:
 
 def folder_hash(folder: Path) -> str:
     """Hex SHA-256 over the files that decide what a model in ``folder`` answers."""
-    import hashlib
-
     names = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".json"))
     digest = hashlib.sha256()
     for name in names:

@@ -7,24 +7,22 @@ classifier lies in ``export/``; it is not exported where it is worse than asked 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from regrow.core.atomic import staged_folder
-from regrow.core.errors import ConfigError, InputError, Interrupted, RunError
+from regrow.core.errors import ConfigError, InputError, RunError
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.core.seed import derive
 from regrow.data import exhibits
+from regrow.data.attributes import resolve_classifier
 from regrow.data.attributes.annotators import (
     Annotator,
     ClassifierAnnotator,
@@ -35,20 +33,18 @@ from regrow.data.attributes.annotators import (
 from regrow.data.attributes.examples import Example, groups, labelled, sample, tables
 from regrow.data.attributes.features import Hashing
 from regrow.data.attributes.kinds import Attribute, get_attribute
+from regrow.data.attributes.labels import LABELS, Labels, label_all
 from regrow.data.attributes.linear import LinearClassifier, drawn_from_each, train
 from regrow.data.attributes.measures import evaluate, softmax
 from regrow.data.attributes.prompt import Prompt
 from regrow.data.settings.annotate import SAMPLE, AnnotateConfig
-from regrow.io.endpoint import Endpoint, ReplyError
-from regrow.io.jsonl import read_jsonl
+from regrow.io.endpoint import Endpoint
 from regrow.io.parquet import num_rows
 from regrow.io.runs import resolve_documents
 
-LABELS = "labels.jsonl"
 REPLIES = "replies.jsonl"
 _LEAST_TEXTS = 5  # of a class that is learned
 _LEAST_FILES = 10  # of each class, for files to be held out whole
-_FAILURES_ALLOWED = 5  # whatever the share, so that one bad reply of three ends nothing
 
 
 def plan(config: AnnotateConfig) -> Plan:
@@ -70,6 +66,7 @@ def plan(config: AnnotateConfig) -> Plan:
             raise InputError(f"{config.documents}: holds no document to label")
         figures |= {"documents": min(config.sample or SAMPLE, there), "by": _annotator_name(config)}
         prompt = _prompt(config, attribute)
+        _check_model(config, attribute, prompt)
         if prompt is not None:
             figures["classes"] = ", ".join(prompt.classes)
     if config.endpoint is not None:
@@ -83,6 +80,18 @@ def plan(config: AnnotateConfig) -> Plan:
     return Plan(
         f"annotate {attribute.name} of {figures['documents']} documents", figures, (*notes,)
     )
+
+
+def _check_model(config: AnnotateConfig, attribute: Attribute, prompt: Prompt | None) -> None:
+    """Open a classifier; of a language model look at what its headers tell."""
+    if config.model is None:
+        return
+    if prompt is None:
+        ClassifierAnnotator(config.model, attribute)
+        return
+    from regrow.data.attributes.transformer import check
+
+    check(resolve_classifier(config.model.path), config.model.device)
 
 
 def _annotator_name(config: AnnotateConfig) -> str:
@@ -182,9 +191,9 @@ def _label(
                 if prompt is None
                 else RankingAnnotator(config.model, prompt)
             )
-        book = _Book(run.path / LABELS, annotator.by)
+        book = Labels(run.path / LABELS, annotator.by)
         try:
-            _fill(book, examples, annotator, config.max_failed, run)
+            label_all(book, examples, annotator, config.max_failed, run)
         finally:
             book.close()
             if endpoint is not None:
@@ -197,93 +206,6 @@ def _label(
                 **endpoint.spent.as_json(),
             }
     return [(e, book.labels[e.id]) for e in examples if e.id in book.labels], made
-
-
-class _Book:
-    """Labels by document, in a file that only grows; a line that a kill cut short does not count.
-
-    Args:
-        path: ``labels.jsonl``.
-        by: who labels.
-    """
-
-    def __init__(self, path: Path, by: str) -> None:
-        self.labels: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
-        self.by = by
-        if path.exists():
-            for line in read_jsonl(path):
-                if line.value is not None and isinstance(line.value.get("id"), str):
-                    self._take(line.value["id"], line.value.get("label"), line.value.get("error"))
-        whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-        self._file = path.open("a", encoding="utf-8")
-        if not whole:
-            self._file.write("\n")
-
-    def _take(self, name: str, label: Any, error: Any) -> None:
-        if isinstance(label, str):
-            self.labels[name] = label
-        else:
-            self.failed[name] = str(error)
-
-    def write(self, name: str, label: str | None, error: str | None = None) -> None:
-        """Add a document's label, or why it has none."""
-        self._take(name, label, error)
-        record = {"id": name, "label": label, "by": self.by}
-        if error is not None:
-            record["error"] = error
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _fill(
-    book: _Book, examples: Sequence[Example], annotator: Annotator, max_failed: float, run: Run
-) -> None:
-    """Label what has no label yet, several at once where the annotator can."""
-    todo = (e for e in examples if e.id not in book.labels and e.id not in book.failed)
-    allowed = max(_FAILURES_ALLOWED, int(max_failed * len(examples)))
-    with (
-        run.progress("annotate", len(examples), "docs") as progress,
-        ThreadPoolExecutor(annotator.concurrency) as pool,
-    ):
-        progress.advance(len(book.labels) + len(book.failed))
-        waiting: dict[Future[str], str] = {}
-        try:
-            while True:
-                for example in islice(todo, 2 * annotator.concurrency - len(waiting)):
-                    waiting[pool.submit(annotator.label, example.text)] = example.id
-                if not waiting:
-                    return
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    name = waiting.pop(future)
-                    try:
-                        book.write(name, future.result())
-                    except ReplyError as error:
-                        book.write(name, None, error.message)
-                    progress.advance(1)
-                _require_labels(book, allowed, len(examples))
-                if run.stop_requested:
-                    raise Interrupted(
-                        f"stopped with {len(book.labels)} of {len(examples)} documents labelled; "
-                        "the same command goes on with the rest"
-                    )
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _require_labels(book: _Book, allowed: int, total: int) -> None:
-    if len(book.failed) > allowed:
-        shown = [f"{name}: {error}" for name, error in list(book.failed.items())[-3:]]
-        raise RunError(
-            f"{len(book.failed)} of {total} documents got no label that fits (max_failed allows "
-            f"{allowed}); look at {LABELS}, then change the prompt, the model or max_failed",
-            shown,
-        )
 
 
 def _learn(
@@ -353,13 +275,15 @@ def _figures(
 
 def _require_floor(figures: dict[str, Any], floor: float, folder: Path) -> None:
     if figures["macro_f1"] < floor:
+        low, high = figures["macro_f1_interval"]
         worst = sorted(figures["f1"].items(), key=lambda pair: pair[1])[:5]
         raise RunError(
             f"the classifier is not exported: its macro-F1 on {figures['texts']} held-out "
-            f"documents is {figures['macro_f1']:.3f}, below min_macro_f1 {floor:g} (always saying "
-            f"{figures['majority']['label']}: {figures['majority']['macro_f1']:.3f}). Give more "
-            "labels or clearer classes; or start a run with a lower min_macro_f1 and the labels "
-            f"that are there already (labels={folder / LABELS} where this run made them)",
+            f"documents is {figures['macro_f1']:.3f} (95 %: {low:.3f} to {high:.3f}), below "
+            f"min_macro_f1 {floor:g}; always saying {figures['majority']['label']} gives "
+            f"{figures['majority']['macro_f1']:.3f}. Give more labels or clearer classes; or start "
+            "a run with a lower min_macro_f1 and the labels that are there already "
+            f"(labels={folder / LABELS} where this run made them)",
             [f"F1 of {label}: {value:.3f}" for label, value in worst],
         )
 
