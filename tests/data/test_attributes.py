@@ -150,6 +150,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
         step(quality=tmp_path / "nothing")
     with pytest.raises(ConfigError, match=r"unknown attribute 'qualiti', did you mean quality"):
         step(qualiti=tmp_path)
+    with pytest.raises(ConfigError, match="names no classifier"):
+        step()
     problems = columns_without_classifier(
         ["quality", "toxicity_bin", "source", "domain"], ["domain"]
     )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from regrow.core.errors import InputError, RunError
+from regrow.core.errors import ConfigError, InputError, RunError
 from regrow.data import engine, exhibits
 from regrow.data.attributes import Classifier, match_labels, open_classifier
 from regrow.data.attributes.kinds import (
@@ -133,7 +133,7 @@ class Attributes:
     Raises:
         InputError: no classifier where one is named, a broken one, or labels that are none of the
             attribute's classes.
-        ConfigError: a library or a device that is missing.
+        ConfigError: no classifier at all, or a library or a device that is missing.
     """
 
     name = "attributes"
@@ -141,6 +141,11 @@ class Attributes:
     per_document = True
 
     def __init__(self, config: CurateConfig) -> None:
+        if not config.attributes:
+            raise ConfigError(
+                "steps: 'attributes' is there, but attributes names no classifier; set for example "
+                "attributes.quality=RUN, a run of curate annotate, or leave the step out"
+            )
         self.told = tuple(_told(name, given) for name, given in config.attributes.items())
 
     def reads(self) -> tuple[str, ...]:
