@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from regrow.core.config import Config
 from regrow.data.settings.attributes import AttributesConfig
 from regrow.data.settings.engine import EngineConfig
+from regrow.data.settings.language import LanguageConfig
+from regrow.data.settings.pii import PiiConfig
 from regrow.data.settings.sources import PythonSource, SourceConfig
 
 # Bytes, special tokens, the newline, and one character.
@@ -49,6 +51,10 @@ class CurateConfig(Config):
     """Where the text comes from."""
     steps: tuple[str, ...] = ("exact", "split")
     """Steps in order; ``split`` is the last."""
+    pii: PiiConfig = PiiConfig()
+    """Personal data that is masked when text is gathered."""
+    language: LanguageConfig = LanguageConfig()
+    """The step ``language``."""
     attributes: AttributesConfig = {}
     """Attribute to classifier: ``quality``, ``domain``, ``speech``, ``toxicity``, or your own."""
     split: SplitConfig = SplitConfig()

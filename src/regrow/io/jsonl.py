@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from regrow.core import atomic
+from regrow.io.places import decompressed, unreadable
 
 MAX_LINE_BYTES = 64 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -67,17 +66,30 @@ def _bounded_lines(file: BinaryIO, limit: int) -> Iterator[bytes | None]:
 
 
 def read_jsonl(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """Every non-empty line of a ``.jsonl`` or ``.jsonl.gz`` file, broken ones with their error.
+    """Every non-empty line of a ``.jsonl``, ``.jsonl.gz`` or ``.jsonl.zst`` file.
 
-    A file that stops being readable (truncated gzip, disk error) ends with one line that says so.
+    Broken lines come with their error. A file that stops being readable (truncated, disk error)
+    ends with one line that says so.
 
     Args:
-        path: the file; compressed when its name ends in ``.gz``.
+        path: the file; compressed when its name ends in ``.gz`` or ``.zst``.
         max_line_bytes: a longer line is an error, and is skipped without being held in memory.
+    """
+    return read_lines(lambda: decompressed(path.open("rb"), path.name), max_line_bytes)
+
+
+def read_lines(
+    open_file: Callable[[], BinaryIO], max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[Line]:
+    """The same for a file wherever it lies.
+
+    Args:
+        open_file: opens it as a stream of plain lines.
+        max_line_bytes: as above.
     """
     number = 0
     try:
-        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+        with open_file() as file:
             for raw in _bounded_lines(file, max_line_bytes):
                 number += 1
                 if raw is None:
@@ -86,7 +98,7 @@ def read_jsonl(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Lin
                 content = raw.removeprefix(_BOM) if number == 1 else raw
                 if content.strip():
                     yield parse_line(number, content)
-    except (OSError, EOFError, zlib.error) as error:
+    except unreadable() as error:
         yield Line(number + 1, None, f"unreadable from here on ({error})")
 
 

@@ -70,6 +70,7 @@ class StepClass(Protocol):
 STEPS: Registry[StepClass] = Registry(
     "step",
     {
+        "language": "regrow.data.steps.language:Language",
         "attributes": "regrow.data.steps.attributes:Attributes",
         "exact": "regrow.data.steps.exact:Exact",
         "split": "regrow.data.steps.split:Split",
