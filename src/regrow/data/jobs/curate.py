@@ -26,8 +26,8 @@ from regrow.core.run import Run
 from regrow.data import engine
 from regrow.data.config import CurateConfig
 from regrow.data.document import DOCUMENTS, DROPPED, GATHERED, SPLITS, Rejected
-from regrow.data.settings.sources import FolderSource, PythonSource
-from regrow.data.sources import SOURCES
+from regrow.data.settings.sources import PythonSource
+from regrow.data.sources import SOURCES, local_inputs
 from regrow.data.sources.pool import Unit
 from regrow.data.steps import STEPS
 from regrow.io.parquet import TableWriter, num_rows
@@ -75,9 +75,8 @@ def run(config: CurateConfig, run: Run) -> dict[str, Any]:
         InputError: no usable document, or a step that leaves none.
         Interrupted: after Ctrl-C, between two units.
     """
-    for source in config.sources:
-        if isinstance(source, FolderSource):
-            run.input(source.path, "text")
+    for path in local_inputs(config.sources):
+        run.input(path, "text")
     final = run.path / DOCUMENTS_FOLDER
     stages = run.path / "stages"
     if not (final / MANIFEST).exists():
@@ -204,7 +203,7 @@ def _summed(step: str, parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def _require_documents(config: CurateConfig, done: list[Path], total: dict[str, Any]) -> None:
     """Every folder source must give something; the Python domains must give something together."""
-    chosen = {s.name for s in config.sources if isinstance(s, FolderSource)}
+    chosen = {s.name for s in config.sources if not isinstance(s, PythonSource)}
     for folder in done:
         name = folder.name.removeprefix("gather-")
         part = read_json(folder / "counts.json")
