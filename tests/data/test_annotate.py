@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +220,57 @@ def test_a_budget_ends_the_run_and_the_same_command_goes_on(
         result = execute(VERB, values, tmp_path / "run", quiet=True)
         assert len(server.requests) == 50
     assert sum(result["labels"].values()) == 50
+
+
+CHILD = """
+import pathlib, sys
+from regrow.core.config import load_config
+from regrow.core.run import Run
+from regrow.data.jobs import annotate
+from regrow.data.settings.annotate import AnnotateConfig
+values = load_config(AnnotateConfig, overrides=sys.argv[2:])
+folder = pathlib.Path(sys.argv[1])
+annotate.run(values, Run.claim(folder, "curate annotate", values, quiet=True))
+"""
+
+
+def test_a_kill_loses_at_most_what_is_under_way(documents: Path, tmp_path: Path) -> None:
+    def answer(number: int, body: dict[str, Any]) -> Answer:
+        return Answer(completion(judge(body)), before=lambda: time.sleep(0.01))
+
+    with serving(answer) as server:
+        values = {
+            "documents": str(documents),
+            "sample": 120,
+            "endpoint": {"base_url": server.url, "model": "tiny", "concurrency": 2},
+        }
+        words = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+        words += ["attribute=quality", "buckets=4096"]
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "run"), *words])
+        while len(server.requests) < 40:
+            assert child.poll() is None
+            time.sleep(0.005)
+        child.kill()
+        child.wait()
+        result = execute(VERB, settings(**values), tmp_path / "run", quiet=True)
+        sent = [body["messages"][1]["content"] for body in server.requests]
+    assert sum(result["labels"].values()) == 120
+    assert len(set(sent)) == 120
+    assert len(sent) - 120 <= 2  # those that were under way
+    whole = execute(
+        VERB,
+        settings(
+            **{
+                **values,
+                "endpoint": None,
+                "labels": str(tmp_path / "run" / "labels.jsonl"),
+                "sample": None,
+            }
+        ),
+        tmp_path / "other",
+        quiet=True,
+    )
+    assert whole["held_out"] == result["held_out"]
 
 
 def test_too_many_useless_replies_fail(documents: Path, tmp_path: Path) -> None:

@@ -279,6 +279,21 @@ def test_rate_spaces_the_starts_of_requests_over_threads() -> None:
     assert sorted(waits.seconds) == [2.0, 4.0, 6.0, 8.0, 10.0]
 
 
+def test_stop_ends_a_long_pause() -> None:
+    with (
+        serving(lambda n, body: Answer(b"", 429, {"Retry-After": "100"})) as server,
+        Endpoint(config(server.url)) as endpoint,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(endpoint.chat, MESSAGES)
+        while not server.requests:
+            time.sleep(0.01)
+        endpoint.stop()
+        with pytest.raises(UnavailableError, match="stopped before it answered"):
+            waiting.result(timeout=5)
+    assert len(server.requests) == 1
+
+
 def test_the_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = "sk-very-secret"
     monkeypatch.setenv("MY_KEY", key)

@@ -80,7 +80,7 @@ class Endpoint:
     Args:
         config: its settings.
         cache: file of replies, one JSON object a line; made when it is missing. None keeps none.
-        sleep: waits so many seconds.
+        sleep: waits so many seconds; by default until :meth:`stop` at most.
         clock: seconds that only grow.
 
     Raises:
@@ -92,7 +92,7 @@ class Endpoint:
         config: EndpointConfig,
         cache: Path | None = None,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
@@ -102,7 +102,8 @@ class Endpoint:
         self.config = config
         self.spent = Spent()
         self._key = config.key()
-        self._sleep, self._clock = sleep, clock
+        self._stopped = threading.Event()
+        self._sleep, self._clock = sleep or self._stopped.wait, clock
         self._lock = threading.Lock()
         self._next_start = 0.0
         self._cache = ReplyCache(cache)
@@ -122,6 +123,10 @@ class Endpoint:
     def __exit__(self, *error: object) -> None:
         self._client.close()
         self._cache.close()
+
+    def stop(self) -> None:
+        """Ask nothing more: whoever waits for another attempt gives up now."""
+        self._stopped.set()
 
     def ask(
         self,
@@ -216,6 +221,8 @@ class Endpoint:
         problem = ""
         for attempt in range(self.config.retries + 1):
             self._reserve(attempt)
+            if self._stopped.is_set():
+                raise UnavailableError(f"{self.config.base_url}: stopped before it answered")
             try:
                 return self._send(body)
             except _PassingError as error:

@@ -31,6 +31,10 @@ class Annotator(Protocol):
         """
         ...
 
+    def stop(self) -> None:
+        """Label nothing more: who waits gives up."""
+        ...
+
 
 class EndpointAnnotator:
     """A chat model behind an endpoint, at temperature 0.
@@ -51,6 +55,10 @@ class EndpointAnnotator:
         reply = self.endpoint.ask(self.prompt.messages(text), self._schema)
         label: str = reply.label
         return label
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self.endpoint.stop()
 
 
 class ClassifierAnnotator:
@@ -78,6 +86,9 @@ class ClassifierAnnotator:
         """The likeliest class."""
         return self.labels[int(self._classifier.probabilities([text])[0].argmax())]
 
+    def stop(self) -> None:
+        """Nothing ever waits."""
+
 
 class RankingAnnotator:
     """The class whose name a causal language model ranks first.
@@ -103,6 +114,9 @@ class RankingAnnotator:
     def label(self, text: str) -> str:
         """The class of the name that the document raises most."""
         return self._prompt.classes[int(self._ranker.probabilities(text, self._prompt).argmax())]
+
+    def stop(self) -> None:
+        """Nothing ever waits."""
 
 
 def is_language_model(path: Path) -> bool:

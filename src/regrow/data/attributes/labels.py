@@ -105,9 +105,11 @@ def label_all(
                         f"stopped with {len(book.labels)} of {len(examples)} documents labelled; "
                         "the same command goes on with the rest"
                     )
-        finally:
+        except BaseException:
             for future in waiting:
                 future.cancel()
+            annotator.stop()  # or the pool would wait for every pause between attempts
+            raise
 
 
 def _require_labels(book: Labels, allowed: int, total: int) -> None:
