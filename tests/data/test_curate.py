@@ -293,4 +293,4 @@ def test_defaults_take_the_python_installation() -> None:
     made = load_config(CurateConfig)
     assert made.source_names() == ["code", "docstrings", "reference", "packages"]
     assert made.split.shares() == {"train": 0.92, "validation": 0.04, "test": 0.04}
-    assert FolderSource(name="a", path=Path("x")).text_column == "text"
+    assert FolderSource(name="a", path="x").fields.text == "text"
