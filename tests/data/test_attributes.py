@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from regrow.core.config import load_config
@@ -16,7 +20,7 @@ from regrow.data.attributes.linear import LinearClassifier, train
 from regrow.data.config import CurateConfig
 from regrow.data.settings.attributes import columns_without_classifier
 from regrow.data.steps import STEPS
-from regrow.data.steps.attributes import Attributes
+from regrow.data.steps.attributes import Attributes, _Tell
 
 CLASSES = {
     "quality": {"High": "lucid proof", "Low": "spam casino"},
@@ -90,6 +94,28 @@ def test_scores_do_not_depend_on_the_company(folders: dict[str, Path], tmp_path:
     alone = {r["id"]: r for r in engine.rows(made.score(frame(), tmp_path))}
     for name, row in alone.items():
         assert together[name] == row
+
+
+def test_other_processes_tell_the_same(folders: dict[str, Path], tmp_path: Path) -> None:
+    made = step(**folders)
+    sent = pickle.dumps(_Tell(made.told))
+    assert len(sent) < 20_000  # paths and names, no weights
+    batch = pa.RecordBatch.from_pydict({"text": TEXTS})
+    code = (
+        "import pickle, sys, pyarrow as pa\n"
+        "tell, texts = pickle.load(sys.stdin.buffer)\n"
+        "found = tell(pa.RecordBatch.from_pydict({'text': texts}))\n"
+        "plain = {k: [getattr(x, 'item', lambda x=x: x)() for x in v] for k, v in found.items()}\n"
+        "sys.stdout.buffer.write(pickle.dumps(plain))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps((_Tell(made.told), TEXTS)),
+        capture_output=True,
+        check=True,
+    )
+    here = {name: list(values) for name, values in _Tell(made.told)(batch).items()}
+    assert pickle.loads(done.stdout) == here
 
 
 def test_tables_count_every_document(folders: dict[str, Path], tmp_path: Path) -> None:

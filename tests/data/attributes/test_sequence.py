@@ -16,12 +16,16 @@ import torch
 import transformers
 from tokenizers import models, pre_tokenizers, processors, trainers
 
+from regrow.core.config import load_config
 from regrow.core.errors import ConfigError, InputError, RunError
+from regrow.data import engine
 from regrow.data.attributes import open_classifier
 from regrow.data.attributes.prompt import Prompt
 from regrow.data.attributes.ranker import Ranker
 from regrow.data.attributes.sequence import SequenceClassifier
 from regrow.data.attributes.windows import windows
+from regrow.data.config import CurateConfig
+from regrow.data.steps.attributes import Attributes
 
 TEXTS = [
     "the cat sat on the mat",
@@ -117,6 +121,19 @@ def test_a_row_depends_on_its_text_alone(folder: Path) -> None:
     together = found.probabilities(TEXTS)
     for number, text in enumerate(TEXTS):
         np.testing.assert_array_equal(found.probabilities([text])[0], together[number])
+
+
+def test_the_step_stores_what_it_says(folder: Path, tmp_path: Path) -> None:
+    config = load_config(CurateConfig, base={"attributes": {"quality": str(folder)}})
+    made = Attributes(config)
+    table = engine.from_columns({"id": list("abcde"), "text": TEXTS})
+    rows = {row["id"]: row for row in engine.rows(made.score(table, tmp_path))}
+    expected = torch.softmax(torch.tensor(direct(folder, TEXTS)), -1).numpy()
+    for name, chances in zip("abcde", expected, strict=True):
+        row = rows[name]
+        stored = [row[f"quality_probability_{label}"] for label in ("high", "medium", "low")]
+        np.testing.assert_allclose(stored, chances, atol=1e-5)
+        assert row["quality"] == ("High", "Medium", "Low")[int(chances.argmax())]
 
 
 def test_batches_of_a_gpu_give_the_same(folder: Path) -> None:
