@@ -180,6 +180,8 @@ def _local(where: str) -> list[Place]:
     base = os.path.dirname(where[: _WILD.search(where).start()])  # type: ignore[union-attr]
     found: dict[str, Place] = {}
     for path in glob.iglob(where, recursive=True):
+        if _is_linked(path, base):
+            continue
         if os.path.isdir(path):
             if not where.endswith("**"):  # which lists what is inside by itself
                 found.update((place.name, place) for place in _walk(path, base))
@@ -187,6 +189,17 @@ def _local(where: str) -> list[Place]:
             name = _name(os.path.relpath(path, base or "."))
             found[name] = Place(path, name, _size(path))
     return list(found.values())
+
+
+def _is_linked(path: str, base: str) -> bool:
+    """Whether a folder below ``base`` on the way to ``path``, or ``path`` as one, is a link."""
+    if not os.path.isdir(path):
+        path = os.path.dirname(path)
+    while len(path) > len(base):
+        if os.path.islink(path):
+            return True
+        path = os.path.dirname(path)
+    return False
 
 
 def _walk(root: str, base: str) -> Iterator[Place]:

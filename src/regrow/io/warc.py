@@ -123,8 +123,8 @@ def _record(record: Any, limit: int) -> dict[str, Any]:
         "date": date if _DATE.fullmatch(date) else None,
     }
     length = record.content_length
-    if kind in ("unknown", "no_type") and not length:
-        raise _WrongLengthError("no WARC record (a header without type and length)", None)
+    if not (headers.get("Content-Length") or "").strip().isdecimal():
+        raise _WrongLengthError("no WARC record (a header without a length)", None)
     if length > limit:
         raise _WrongLengthError(f"record longer than {limit} bytes", found["id"])
     block = record.reader.read()
