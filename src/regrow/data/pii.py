@@ -60,6 +60,7 @@ _KEYS = tuple(
     )
 )
 
+_IN_LOCAL_PART = frozenset("_.%+-")
 _LOCAL_PART = re.compile(r"[\w%+-][\w.%+-]{0,63}\Z")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,8}([A-Za-z]{2,24})(?![\w-])")
 # Top-level domains of three letters and more that people have mail at; those of two letters are
@@ -119,7 +120,10 @@ def emails(text: str) -> Iterator[Span]:
     """E-mail addresses whose top-level domain is a country's or a usual one."""
     at = text.find("@")
     while at >= 0:
-        local = _LOCAL_PART.search(text, max(0, at - 64), at)
+        before = text[max(0, at - 1) : at]
+        local = None
+        if before.isalnum() or before in _IN_LOCAL_PART:  # which spares most of the expressions
+            local = _LOCAL_PART.search(text, max(0, at - 64), at)
         domain = _DOMAIN.match(text, at + 1, at + 256) if local else None
         if local and domain:
             top = domain[1].lower()
