@@ -27,6 +27,7 @@ ARCHIVES = (".warc", ".arc")
 KNOWN = (*PLAIN, *PAGES, *RECORDS, *TABLES, *ARCHIVES)
 # Compressed by their own means, or by the record: a suffix behind them is no compression of ours.
 _AS_THEY_LIE = {".parquet": (".parquet",), ".warc": (".warc", ".warc.gz")}
+_ALSO_ARCHIVES = (".wet", ".wat")  # of Common Crawl: texts, and metadata, in the same format
 _PEEK = 3
 
 
@@ -83,6 +84,8 @@ def find_places(config: FolderSource) -> list[Place]:
 def _kind(place: Place) -> str:
     """The suffix that says how the file is read; empty for one that is not."""
     suffix = plain_suffix(place.name)
+    if suffix in _ALSO_ARCHIVES:
+        return ".warc"
     endings = _AS_THEY_LIE.get(suffix)
     if suffix not in KNOWN or (endings and not place.name.lower().endswith(endings)):
         return ""
