@@ -42,8 +42,8 @@ def grams(text: str) -> tuple[Counter[object], Counter[object]]:
     return runs, characters
 
 
-@given(TEXT)
-@settings(max_examples=60, deadline=None)
+@given(TEXT | st.text("ab ,", min_size=20, max_size=60))
+@settings(max_examples=80, deadline=None)
 def test_a_row_has_the_weights_of_its_counts(text: str) -> None:
     row = HASHING.matrix([text])
     expected = []

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
+from sklearn.utils.class_weight import compute_sample_weight
 
 from regrow.core.errors import InputError
 from regrow.data.attributes import match_labels, open_classifier
@@ -27,6 +28,7 @@ from regrow.data.attributes.measures import (
     negative_log_likelihood,
     softmax,
 )
+from regrow.data.attributes.windows import in_windows
 
 WORDS = {
     "plant": "leaf root stem flower seed tree moss",
@@ -60,6 +62,29 @@ def test_weights_are_those_of_scikit_learn(classifier: LinearClassifier) -> None
     expected = model.decision_function(Hashing(1 << 12).matrix(new))
     np.testing.assert_allclose(classifier.logits(new), expected, atol=2e-3)
     assert classifier.labels == tuple(model.classes_)
+
+
+def test_rare_classes_and_long_texts_weigh_as_others() -> None:
+    texts, labels = made_up(120)
+    keep = [i for i, label in enumerate(labels) if label != "stone" or i % 15 == 1]
+    texts, labels = [texts[i] for i in keep], [labels[i] for i in keep]
+    texts[0] = "leaf root tree " * 900  # several windows
+    hashing = Hashing(1 << 12)
+    pieces, counts = in_windows(texts)
+    assert counts[0] == 3
+    owner = np.repeat(np.arange(len(texts)), counts)
+    balance = compute_sample_weight("balanced", labels)
+    model = LogisticRegression(C=30.0, max_iter=500).fit(
+        hashing.matrix(pieces),
+        np.array(labels)[owner],
+        sample_weight=(balance / counts)[owner],
+    )
+    new, _ = made_up(40, seed=9)
+    expected = model.decision_function(hashing.matrix(new))
+    plain = LogisticRegression(C=30.0, max_iter=500).fit(hashing.matrix(texts), labels)
+    found = train(texts, labels, hashing=hashing).logits(new)
+    np.testing.assert_allclose(found, expected, atol=3e-3)
+    assert np.abs(plain.decision_function(hashing.matrix(new)) - found).max() > 0.1
 
 
 def test_two_classes_are_symmetric() -> None:
