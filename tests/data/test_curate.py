@@ -65,6 +65,7 @@ def test_every_record_is_accounted_for(
         "out": 12 * 6 + 30,
         "dropped": {"empty": 12},
         "quarantined": {"not UTF-8": 1, "not a JSON object but list": 12},
+        "masked": {},
     }
     assert exact["dropped"] == {"same text as another": 23 + 1}
     assert (exact["in"], exact["out"], split["out"]) == (102, 78, 78)

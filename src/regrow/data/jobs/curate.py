@@ -13,6 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from regrow.core.run import Run
 from regrow.data import engine
 from regrow.data.config import CurateConfig
 from regrow.data.document import DOCUMENTS, DROPPED, GATHERED, SPLITS, Rejected
+from regrow.data.pii import Masker
+from regrow.data.settings.pii import PiiConfig
 from regrow.data.settings.sources import PythonSource
 from regrow.data.sources import SOURCES, local_inputs
 from regrow.data.sources.pool import Unit
+from regrow.data.sources.settle import settle
 from regrow.data.steps import STEPS
-from regrow.io.parquet import TableWriter, num_rows
+from regrow.io.parquet import TableWriter, num_rows, read_batches
 
 DOCUMENTS_FOLDER = "documents"
 MANIFEST = "manifest.json"
@@ -92,7 +96,8 @@ def _make(config: CurateConfig, run: Run, stages: Path, final: Path) -> None:
     done: list[Path] = []
     with run.progress("curate", len(units) + len(config.steps), "units") as progress:
         for unit in units:
-            done.append(_unit(run, stages / f"gather-{unit.name}", unit, _gather))
+            gather = partial(_gather, config.pii)
+            done.append(_unit(run, stages / f"gather-{unit.name}", unit, gather))
             progress.advance(1, source=unit.name)
         counts = [_summed("gather", [read_json(folder / "counts.json") for folder in done])]
         _require_documents(config, done, counts[0])
@@ -126,33 +131,45 @@ def _unit(run: Run, folder: Path, work: Any, make: Any) -> Path:
     return folder
 
 
-def _gather(unit: Unit, folder: Path) -> dict[str, Any]:
+def _gather(pii: PiiConfig, unit: Unit, folder: Path) -> dict[str, Any]:
     """Read one source into ``kept.parquet``, ``dropped.parquet`` and ``quarantine.jsonl``."""
-    dropped: Counter[str] = Counter()
-    quarantined: Counter[str] = Counter()
-    with (
-        TableWriter(folder / "kept.parquet", GATHERED) as kept,
-        TableWriter(folder / "dropped.parquet", DROPPED) as left,
-        (folder / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine,
-    ):
+    masker = Masker(pii)
+    rejected: list[Rejected] = []
+    found = folder / "found.parquet"
+    with TableWriter(found, GATHERED) as writer:
         rows: list[dict[str, Any]] = []
         size = 0
         for item in unit.read():
             if isinstance(item, Rejected):
-                if item.broken:
-                    quarantined[item.reason] += 1
-                    quarantine.write(_quarantine_line(item))
-                else:
-                    dropped[item.reason] += 1
-                    left.write_rows([_dropped_row(item)])
+                rejected.append(item)
                 continue
-            rows.append(item.row())
+            rows.append({**item.row(), "text": masker.mask(item.text, item.kind)})
             size += len(item.text)
             if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                kept.write_rows(rows)
+                writer.write_rows(rows)
                 rows, size = [], 0
-        kept.write_rows(rows)
-    return _counts("gather", kept.written, dropped, quarantined)
+        writer.write_rows(rows)
+    settled = settle(unit.name, [found], unit.max_bytes)
+    rejected += settled.rejected
+    first = 0
+    with TableWriter(folder / "kept.parquet", GATHERED) as kept:
+        for batch in read_batches(found):
+            stays = settled.keep[0][first : first + batch.num_rows]
+            kept.write(batch.filter(pa.array(stays)))
+            first += batch.num_rows
+    found.unlink()
+    dropped = Counter(item.reason for item in rejected if not item.broken)
+    quarantined = Counter(item.reason for item in rejected if item.broken)
+    with (
+        TableWriter(folder / "dropped.parquet", DROPPED) as left,
+        (folder / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine,
+    ):
+        left.write_rows([_dropped_row(item) for item in rejected if not item.broken])
+        quarantine.writelines(_quarantine_line(item) for item in rejected if item.broken)
+    return {
+        **_counts("gather", kept.written, dropped, quarantined),
+        "masked": dict(sorted(masker.counts.items())),
+    }
 
 
 def _quarantine_line(item: Rejected) -> str:
@@ -193,12 +210,18 @@ def _summed(step: str, parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     out, seconds = 0, 0.0
     dropped: Counter[str] = Counter()
     quarantined: Counter[str] = Counter()
+    masked: Counter[str] = Counter()
     for part in parts:
         out += part["out"]
         seconds += part["seconds"]
         dropped.update(part["dropped"])
         quarantined.update(part["quarantined"])
-    return {**_counts(step, out, dropped, quarantined), "seconds": round(seconds, 3)}
+        masked.update(part["masked"])
+    return {
+        **_counts(step, out, dropped, quarantined),
+        "masked": dict(sorted(masked.items())),
+        "seconds": round(seconds, 3),
+    }
 
 
 def _require_documents(config: CurateConfig, done: list[Path], total: dict[str, Any]) -> None:
