@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from regrow.core.config import Config
 from regrow.data.settings.attributes import AttributesConfig
 from regrow.data.settings.engine import EngineConfig
+from regrow.data.settings.filter import FilterConfig
 from regrow.data.settings.language import LanguageConfig
 from regrow.data.settings.pii import PiiConfig
 from regrow.data.settings.sources import PythonSource, SourceConfig
@@ -55,6 +56,8 @@ class CurateConfig(Config):
     """Personal data that is masked when text is gathered."""
     language: LanguageConfig = LanguageConfig()
     """The step ``language``."""
+    filter: FilterConfig = FilterConfig()
+    """The step ``filter``: heuristic rules."""
     attributes: AttributesConfig = {}
     """Attribute to classifier: ``quality``, ``domain``, ``speech``, ``toxicity``, or your own."""
     split: SplitConfig = SplitConfig()
