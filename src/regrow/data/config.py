@@ -10,8 +10,10 @@ from pydantic import Field, model_validator
 
 from regrow.core.config import Config
 from regrow.data.settings.attributes import AttributesConfig
+from regrow.data.settings.duplicates import DuplicatesConfig
 from regrow.data.settings.engine import EngineConfig
 from regrow.data.settings.filter import FilterConfig
+from regrow.data.settings.fuzzy import FuzzyConfig
 from regrow.data.settings.language import LanguageConfig
 from regrow.data.settings.pii import PiiConfig
 from regrow.data.settings.sources import PythonSource, SourceConfig
@@ -56,6 +58,10 @@ class CurateConfig(Config):
     """Personal data that is masked when text is gathered."""
     language: LanguageConfig = LanguageConfig()
     """The step ``language``."""
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    """Which copy stays, and where copies are looked for; of the steps ``exact`` and ``fuzzy``."""
+    fuzzy: FuzzyConfig = FuzzyConfig()
+    """The step ``fuzzy``."""
     filter: FilterConfig = FilterConfig()
     """The step ``filter``: heuristic rules."""
     attributes: AttributesConfig = {}

@@ -73,6 +73,7 @@ STEPS: Registry[StepClass] = Registry(
         "language": "regrow.data.steps.language:Language",
         "attributes": "regrow.data.steps.attributes:Attributes",
         "exact": "regrow.data.steps.exact:Exact",
+        "fuzzy": "regrow.data.steps.fuzzy:Fuzzy",
         "filter": "regrow.data.steps.filter:Filter",
         "split": "regrow.data.steps.split:Split",
     },

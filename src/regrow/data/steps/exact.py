@@ -1,13 +1,22 @@
-"""Exact duplicates: of documents with equal text, the one with the smallest id stays."""
+"""Exact duplicates: of documents with equal text one stays, whatever their white space."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import xxhash
 
-from regrow.data import engine
-from regrow.data.config import CurateConfig
+from regrow.data import components, engine
+from regrow.data.clusters import WORK, Clusters, cluster_exhibits
+from regrow.data.keep import Keep
 
-REASON = "same text as another"
+if TYPE_CHECKING:
+    from regrow.data.config import CurateConfig
+
+_HASHES = ("same_first", "same_second")
+_SEEDS = (0, 0x9E3779B9)
 
 
 def text_hash(text: str) -> str:
@@ -16,12 +25,24 @@ def text_hash(text: str) -> str:
 
 
 class Exact:
-    """Drops all but one of the documents whose text is equal up to white space."""
+    """Adds ``exact_copies``; drops all but one of the documents equal up to white space.
+
+    Texts are compared by 128 bits, two hashes of the text with each run of white space as one
+    space; case and punctuation count.
+
+    Raises:
+        ConfigError: ``duplicates.keep`` names a source that there is not.
+    """
 
     name = "exact"
+    version = 2
+    per_document = False
 
     def __init__(self, config: CurateConfig) -> None:
-        del config  # nothing to set
+        self.keep = Keep(config)
+        self.clusters = Clusters(
+            "exact_copies", "same text as one that is", config.duplicates.scope, self.keep
+        )
 
     def apply(self, frame: engine.Frame) -> engine.Frame:
         """Mark duplicates; only ids and hashes are ever held."""
@@ -30,6 +51,50 @@ class Exact:
         first = marks.groupby("hash").agg(marks["id"].min().alias("first"))
         marked = marks.join(first, on="hash")
         marked = marked.select(
-            "id", engine.when(marked["id"] != marked["first"], REASON).alias("reason")
+            "id",
+            engine.when(marked["id"] != marked["first"], "same text as another").alias("reason"),
         )
         return frame.join(marked, on="id")
+
+    def reads(self) -> tuple[str, ...]:
+        """The text, the source, and what the policy goes by."""
+        return tuple(dict.fromkeys(("text", "source", *self.keep.reads())))
+
+    def key(self) -> Any:
+        """The scope, and whom the clusters keep."""
+        return {"scope": self.clusters.scope, **self.keep.key()}
+
+    def score(self, frame: engine.Frame, folder: Path) -> engine.Frame:
+        """Find the clusters; only ids and hashes are ever held."""
+        work = folder / WORK
+        work.mkdir()
+        functions = engine.expressions()
+        plain = functions.normalize(frame["text"], white_space=True)
+        hashes = [
+            functions.hash(plain, seed=seed).alias(name)
+            for name, seed in zip(_HASHES, _SEEDS, strict=True)
+        ]
+        columns = [frame["id"], *self.keep.columns(frame), *hashes]
+        marks = engine.stored(frame.select(*columns), work / "marks")
+        within, across = self._edges(marks, work)
+        self.clusters.write(marks, within, across, folder)
+        shutil.rmtree(work)
+        return self.clusters.scores(frame, folder)
+
+    def _edges(self, marks: engine.Frame, work: Path) -> list[engine.Frame]:
+        if engine.num_rows(marks) * len(_HASHES) > components.DRIVER_KEYS:
+            keyed = marks.select("id", "source", *_HASHES)
+            return components.stars(keyed, _HASHES, work / "stars")
+        table = marks.select("id", "source", *_HASHES).to_arrow().combine_chunks()
+        texts = components.Texts(table["id"].combine_chunks(), table["source"].combine_chunks())
+        keys = [tuple(table[name].to_numpy() for name in _HASHES)]
+        return [engine.from_arrow(edges) for edges in components.stars_here(texts, keys)]
+
+    def judge(self, scores: engine.Frame, folder: Path) -> engine.Frame:
+        """All but one of each cluster go."""
+        return self.clusters.verdicts(scores, folder)
+
+    def exhibits(self, scores: engine.Frame, folder: Path) -> list[dict[str, Any]]:
+        """The clusters."""
+        del scores
+        return cluster_exhibits(folder, "equal texts")
