@@ -15,14 +15,24 @@ from typing import Any
 import numpy as np
 
 CHARACTERS = 1500
-_STRIPPED = re.compile(r"(?:https?://|www\.)\S+|\d+")
-_LOOKED_AT = 4 * CHARACTERS  # of which at most three quarters are lost to links and digits
+_LINKS = re.compile(r"(?:https?://|www\.)\S+")
+_DIGITS = re.compile(r"\d+")
+# How much of a text is looked at for its sample: more only where links and digits took much.
+_LOOKED_AT = (CHARACTERS * 5 // 4, CHARACTERS * 4)
 NOTHING = "zxx"  # the model's own label for text in no language
 
 
 def sample(text: str) -> str:
     """The beginning of a text without links and digits, at most ``CHARACTERS`` of it."""
-    return _STRIPPED.sub(" ", text[:_LOOKED_AT])[:CHARACTERS]
+    found = ""
+    for size in _LOOKED_AT:
+        found = text[:size]
+        if "http" in found or "www." in found:
+            found = _LINKS.sub(" ", found)
+        found = _DIGITS.sub(" ", found)
+        if len(found) >= CHARACTERS or len(text) <= size:
+            break
+    return found[:CHARACTERS]
 
 
 class _Model:
@@ -34,7 +44,7 @@ class _Model:
         self.next = np.asarray(model.tk_nextmove, dtype=np.int32)
         self.row = np.asarray(model.tk_row, dtype=np.int32) << 8
         self.feature = np.asarray(model.tk_output, dtype=np.int32)
-        self.weights = model.nb_ptc
+        self.weights = np.asarray(model.nb_ptc, dtype=np.float32)
         self.prior = np.asarray(model.nb_pc, dtype=np.float32)
         # Two columns of one label (a language in two scripts) count together.
         places = {label: place for place, label in enumerate(self.labels)}
@@ -66,7 +76,7 @@ class _Model:
         features, counts = np.unique(features[features >= 0], return_counts=True)
         if not len(features):
             return NOTHING, 0.0
-        evidence = np.log1p(counts.astype(np.float32)) @ self.weights[features].astype(np.float32)
+        evidence = np.log1p(counts.astype(np.float32)) @ self.weights[features]
         # The library's own softening: divided by the root of the length it is calibrated.
         scores = (evidence + self.prior).astype(np.float64) / np.sqrt(len(text))
         odds = np.exp(scores - scores.max())
