@@ -112,7 +112,7 @@ def band_batch(bands: int, rows: int, batch: pa.RecordBatch) -> Mapping[str, Any
 
 def band_hashes(signatures: npt.NDArray[np.uint32], bands: int) -> Hashes:
     """``(N, B)`` hashes of the bands of ``(N, B · R)`` signatures; the band's number counts."""
-    cut = signatures.reshape(len(signatures), bands, -1)
+    cut = signatures.reshape(len(signatures), bands, signatures.shape[1] // bands)
     found = np.empty(cut.shape[:2], np.uint64)
     found[:] = np.arange(1, bands + 1, dtype=np.uint64) * _GOLDEN
     for row in range(cut.shape[2]):
