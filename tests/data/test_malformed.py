@@ -27,7 +27,7 @@ pytest.importorskip("fastwarc")
 
 def settings(path: Path) -> dict[str, Any]:
     source = {"kind": "folder", "name": "bad", "path": str(path), "content": "web"}
-    return {"sources": [source], "steps": ["exact", "split"]}
+    return {"sources": [source], "steps": ["exact", "split"], "max_bad": 1}
 
 
 def check(run: Path, result: dict[str, Any], made: list[malformed.Made]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isclose
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from regrow.data.settings.engine import EngineConfig
 from regrow.data.settings.filter import FilterConfig
 from regrow.data.settings.fuzzy import FuzzyConfig
 from regrow.data.settings.language import LanguageConfig
+from regrow.data.settings.perplexity import PerplexityConfig
 from regrow.data.settings.pii import PiiConfig
 from regrow.data.settings.sources import PythonSource, SourceConfig
 
@@ -48,6 +49,8 @@ class SplitConfig(Config):
 class CurateConfig(Config):
     """Gather documents, run the steps over them, write the splits."""
 
+    spreading: ClassVar[tuple[str, ...]] = ("engine", "reuse", "max_bad")
+
     engine: EngineConfig = EngineConfig()
     """What the tables run on."""
     sources: tuple[SourceConfig, ...] = Field(default=(PythonSource(),), min_length=1)
@@ -64,12 +67,18 @@ class CurateConfig(Config):
     """The step ``fuzzy``."""
     filter: FilterConfig = FilterConfig()
     """The step ``filter``: heuristic rules."""
+    perplexity: PerplexityConfig = PerplexityConfig()
+    """The step ``perplexity``."""
     attributes: AttributesConfig = {}
     """Attribute to classifier: ``quality``, ``domain``, ``speech``, ``toxicity``, or your own."""
     split: SplitConfig = SplitConfig()
     """Shares of the splits."""
+    reuse: Path | None = None
+    """A finished run whose scores serve where they fit: only thresholds are applied anew."""
+    max_bad: float = Field(default=0.001, ge=0, le=1)
+    """Share of records that may be broken; ten are always let pass."""
     seed: int = Field(default=0, ge=0)
-    """Decides which files go to which split."""
+    """Of the splits, of signatures, and of what is drawn."""
 
     @model_validator(mode="after")
     def _check(self) -> CurateConfig:

@@ -1,9 +1,9 @@
 """The document table: what a row is, its stable id, and how its text is cleaned.
 
 Columns: ``id`` (hex of a hash of source, file and record), ``file`` (what the text came from,
-relative and the same on each machine; rows that share it stay in one split), ``text``, ``source``,
-``kind``, ``language``, ``licence``, ``date``, ``url``, ``extractor``, and after the split ``split``.
-Steps may add further columns.
+relative and the same on each machine; rows that share it stay in one split), ``text``,
+``source``, ``kind``, ``language``, ``licence``, ``date``, ``url``, ``extractor``, and after the
+split ``split``. Steps may add further columns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ GATHERED = pa.schema(
     ]
 )
 DOCUMENTS = GATHERED.append(pa.field("split", pa.string(), nullable=False))
-DROPPED = pa.schema([(name, pa.string()) for name in ("id", "file", "source", "step", "reason")])
+DROPPED = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "file", "source", "step", "reason")),
+        ("value", pa.float64()),
+    ]
+)
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -7,6 +7,8 @@ A step receives a ``Frame`` and works on it with Daft's own methods (``frame["te
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,23 +17,124 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from regrow.core.engines import prepare_engines
+from regrow.core.errors import ConfigError, ResourceError
+from regrow.io.parquet import TableWriter
 
 if TYPE_CHECKING:
     from daft import DataFrame
+
+    from regrow.data.settings.engine import EngineConfig
 
     Frame: TypeAlias = DataFrame
 else:
     Frame: TypeAlias = Any
 
 
+class _Setup:
+    """How the engine runs in this process; a process has one runner for good."""
+
+    def __init__(self) -> None:
+        self.runner = "native"
+        self.address = "auto"
+        self.workers = 1
+        self.memory_bytes = 0
+
+
+_SETUP = _Setup()
+#: Of tables of columns, whose rows are short.
+ROWS_PER_GROUP = 65_536
+#: Below this many a process pool costs more than it saves.
+_WORTH_PROCESSES = 4
+
+
+def configure(config: EngineConfig) -> None:
+    """Choose the runner and the limits of this process, before the first table is read.
+
+    Raises:
+        ConfigError: Ray is not installed or does not answer; or tables ran on another runner in
+            this process already.
+    """
+    if _daft.cache_info().currsize and config.runner != _SETUP.runner:
+        raise ConfigError(
+            f"engine.runner: {config.runner}, but this process runs tables on {_SETUP.runner} "
+            "already; start another process"
+        )
+    _SETUP.runner, _SETUP.address = config.runner, config.address
+    _SETUP.workers = config.workers or len(os.sched_getaffinity(0))
+    _SETUP.memory_bytes = int(config.memory_gib * 2**30) if config.memory_gib else _three_quarters()
+    if config.runner == "ray":
+        _connect(config)
+
+
+def _three_quarters() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+
+
+def _connect(config: EngineConfig) -> None:
+    """Reach the Ray cluster, or start one in this machine."""
+    prepare_engines()
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            "engine.runner: ray needs the extra [cluster]: pip install 'regrow[cluster]'"
+        ) from error
+    if ray.is_initialized():
+        return
+    local = config.address == "local"
+    try:
+        ray.init(
+            address=None if local else config.address,
+            num_cpus=_SETUP.workers if local else None,
+            include_dashboard=False if local else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"engine.address: no Ray cluster at {config.address} ({error}); set its host:port, or "
+            "local to start one here"
+        ) from error
+
+
 @cache
 def _daft() -> Any:
-    """Daft on its native runner, told before its import to stay offline."""
+    """Daft on the runner that was chosen, told before its import to stay offline."""
     prepare_engines()
     import daft
 
-    daft.set_runner_native()
+    if _SETUP.runner == "ray":
+        daft.set_runner_ray(noop_if_initialized=True)
+    else:
+        daft.set_runner_native()
     return daft
+
+
+def workers() -> int:
+    """Processes that Python functions may use at once."""
+    return _SETUP.workers
+
+
+def fan_out(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Calls of a function in several processes, or on the cluster; results in their order.
+
+    Args:
+        function: of a module, so that it can be pickled.
+        items: the arguments of each call.
+    """
+    if _SETUP.workers < 2 or len(items) < _WORTH_PROCESSES:
+        return [function(*item) for item in items]
+    import joblib
+
+    backend = "loky"
+    if _SETUP.runner == "ray":
+        from ray.util.joblib import register_ray
+
+        register_ray()
+        backend = "ray"
+    with joblib.parallel_config(backend=backend, n_jobs=_SETUP.workers):
+        found: list[Any] = joblib.Parallel()(joblib.delayed(function)(*item) for item in items)
+    return found
 
 
 def read_parquet(paths: Sequence[Path]) -> Frame:
@@ -90,7 +193,7 @@ def map_batches(
     wrapped = daft.func.batch(
         return_dtype=daft.DataType.from_arrow_type(made),
         unnest=True,
-        use_process=processes and _workers() > 1,
+        use_process=processes and _SETUP.workers > 1,
         batch_size=batch_rows,
     )(apply)
     return frame.select(*keep, wrapped(*(frame[name] for name in reads)))
@@ -98,10 +201,6 @@ def map_batches(
 
 def _one_array(array: Any) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def _workers() -> int:
-    return 1
 
 
 def text_function(function: Callable[[str], str]) -> Callable[[Any], Any]:
@@ -118,12 +217,40 @@ def text_function(function: Callable[[str], str]) -> Callable[[Any], Any]:
     return daft.func.batch(return_dtype=daft.DataType.string())(apply)  # type: ignore[no-any-return]
 
 
+def condition(text: str, setting: str = "condition") -> tuple[Any, tuple[str, ...]]:
+    """A condition in SQL as a column expression, and the columns that it reads.
+
+    Args:
+        text: such as ``quality = 'High' AND toxicity < 0.3``.
+        setting: where it stands, for messages.
+
+    Raises:
+        ConfigError: not such a condition, or one that reads no column.
+    """
+    daft = _daft()
+    try:
+        expression = daft.sql_expr(text)
+    except daft.exceptions.DaftCoreException as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{setting}: {text!r} is no condition in SQL ({reason})") from None
+    plain = re.sub(r'lit\("(?:[^"\\]|\\.)*"\)', "", str(expression))
+    columns = tuple(dict.fromkeys(re.findall(r"col\((\w+)\)", plain)))
+    if not columns:
+        raise ConfigError(f"{setting}: {text!r} reads no column; compare one with a value")
+    return expression, columns
+
+
 def when(condition: Any, text: str) -> Any:
     """A column expression: ``text`` where ``condition`` holds, else null."""
     daft = _daft()
     return daft.functions.when(condition, daft.lit(text)).otherwise(
         daft.lit(None).cast(daft.DataType.string())
     )
+
+
+def literal(value: Any) -> Any:
+    """A column expression: the same value in each row."""
+    return _daft().lit(value)
 
 
 def all_kept(scores: Frame) -> Frame:
@@ -142,13 +269,74 @@ def collected(frame: Frame) -> Frame:
     return frame.collect()
 
 
+def stored(frame: Frame, folder: Path) -> Frame:
+    """The same table, computed now and kept in a new folder of parquet files; for large ones."""
+    folder.mkdir(parents=True)
+    frame.write_parquet(str(folder), compression="lz4")
+    paths = sorted(folder.rglob("*.parquet"))
+    if not paths:  # of an empty table
+        return from_arrow(frame.schema().to_pyarrow_schema().empty_table())
+    return read_parquet(paths)
+
+
+def num_rows(frame: Frame) -> int:
+    """Rows of a table; of a stored one from its footers."""
+    return int(frame.count_rows())
+
+
 def rows(frame: Frame) -> list[dict[str, Any]]:
     """All rows of a small table as dicts."""
     found: list[dict[str, Any]] = frame.to_pylist()
     return found
 
 
+def write_sorted(frame: Frame, path: Path, schema: pa.Schema | None = None) -> int:
+    """Write a table to one parquet file in the order of its ids; the same rows give equal bytes.
+
+    Args:
+        frame: has the column ``id``.
+        path: the file to make.
+        schema: of the file; by default the table's own.
+
+    Returns:
+        How many rows.
+    """
+    ordered = frame.sort("id")
+    schema = schema or _plain(ordered.schema().to_pyarrow_schema())
+    with TableWriter(path, schema, rows=ROWS_PER_GROUP) as writer:
+        for batch in batches(ordered):
+            writer.write(batch)
+    return writer.written
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """The same with Arrow's plain strings: which kind the engine gives is its own affair."""
+    fields = [
+        field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
+        for field in schema
+    ]
+    return pa.schema([pa.field(field.name, field.type) for field in fields])
+
+
+def _check_memory() -> None:
+    if not _SETUP.memory_bytes:
+        return
+    with open("/proc/self/statm", "rb") as file:
+        used = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if used > _SETUP.memory_bytes:
+        raise ResourceError(
+            f"this process holds {used / 2**30:.1f} GiB, more than the "
+            f"{_SETUP.memory_bytes / 2**30:.1f} GiB of engine.memory_gib; raise it, or take a "
+            "smaller part of the sources; the same command goes on from the last finished stage"
+        )
+
+
 def batches(frame: Frame) -> Iterator[pa.RecordBatch]:
-    """The rows of a table, computed in a stream; in order where the frame is sorted."""
+    """The rows of a table, computed in a stream; in order where the frame is sorted.
+
+    Raises:
+        ResourceError: the process grew over ``engine.memory_gib``.
+    """
     for part in frame.to_arrow_iter():
+        _check_memory()
         yield from part.to_batches() if isinstance(part, pa.Table) else (part,)

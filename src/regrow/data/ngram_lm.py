@@ -154,13 +154,12 @@ class NgramModel:
 
     def nats(self, sequences: Sequence[Sequence[int] | Ints]) -> Reals:
         """The same for each of many sequences at once, ``(sequences,)``."""
-        sizes = np.array([len(one) for one in sequences], np.int64)
-        sums = np.zeros(sizes.sum() + 1)
-        np.cumsum(-self.log_probabilities(sequences), out=sums[1:])
-        ends = np.cumsum(sizes)
-        totals = sums[ends] - sums[ends - sizes]
-        found: Reals = np.divide(totals, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
-        return found
+        logs = self.log_probabilities(sequences)
+        ends = np.cumsum([len(one) for one in sequences]).tolist()
+        # Each on its own, so that a sequence's figure has the same bits whatever stands beside it.
+        starts = [0, *ends[:-1]]
+        means = [-logs[a:b].mean() if a < b else np.nan for a, b in zip(starts, ends, strict=True)]
+        return np.array(means, np.float64)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, inside a folder that the caller publishes."""

@@ -1,9 +1,10 @@
-"""The verb ``curate``: gather documents, run the steps, write one table a split.
+"""The verb ``curate run``: gather documents, run the steps, write one table a split.
 
-Each source and each step is a unit with a folder of its own below ``stages/``, which appears by
-rename; a killed run goes on with the first unit that is missing. At the end ``documents/`` appears
-at once: ``<split>.parquet`` sorted by id, ``dropped.parquet`` (who left, at which step, why),
-``quarantine.jsonl`` (what could not be read) and ``manifest.json`` (all counts).
+Each source and each step is a folder of its own below ``stages/``, which appears by rename; a
+killed run goes on with the first one that is missing. At the end ``documents/`` appears at once:
+``<split>.parquet`` sorted by id, ``dropped.parquet`` (who left, at which step, why, by which
+value), ``quarantine.jsonl`` (what could not be read) and ``manifest.json`` (all counts). What
+steps computed stays in ``stages/``, so that ``reuse`` finds it; the gathered texts do not.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,28 @@ from regrow.core.atomic import read_json, remove_leftovers, staged_folder, write
 from regrow.core.errors import InputError, Interrupted
 from regrow.core.plan import Plan
 from regrow.core.run import Run
-from regrow.data import engine
+from regrow.data import engine, gathering
+from regrow.data import stages as staging
+from regrow.data.card import Published, card
 from regrow.data.config import CurateConfig
-from regrow.data.document import DOCUMENTS, DROPPED, GATHERED, SPLITS, Rejected
-from regrow.data.pii import Masker
-from regrow.data.settings.pii import PiiConfig
+from regrow.data.document import DROPPED, SPLITS
+from regrow.data.publish import SplitWriters, merged
 from regrow.data.settings.sources import PythonSource
 from regrow.data.sources import SOURCES, local_inputs
-from regrow.data.sources.pool import Unit
-from regrow.data.sources.settle import settle
+from regrow.data.stages import Alive, Stage
 from regrow.data.steps import STEPS
-from regrow.io.parquet import TableWriter, num_rows, read_batches
+from regrow.io.parquet import TableWriter
 
 DOCUMENTS_FOLDER = "documents"
+STAGES_FOLDER = "stages"
 MANIFEST = "manifest.json"
+CARD = "card.json"
 TIMINGS = "timings.json"  # beside documents/, whose bytes depend on the input alone
-_BATCH_ROWS = 256
-_BATCH_BYTES = 8 << 20
 _EXAMPLES = 3
 _EXAMPLE_CHARACTERS = 600
+#: So many broken records are always let pass: one bad file of a small folder is no disaster.
+_LET_PASS = 10
+_NAMED = 5
 
 
 def plan(config: CurateConfig) -> Plan:
@@ -76,16 +79,18 @@ def run(config: CurateConfig, run: Run) -> dict[str, Any]:
         quarantined by reason), ``examples`` (three short documents a source), ``seconds_by_step``.
 
     Raises:
-        InputError: no usable document, or a step that leaves none.
-        Interrupted: after Ctrl-C, between two units.
+        InputError: no usable document, more broken ones than ``max_bad``, or a step that leaves
+            none.
+        Interrupted: after Ctrl-C, between two stages.
     """
     for path in local_inputs(config.sources):
         run.input(path, "text")
+    engine.configure(config.engine)
     final = run.path / DOCUMENTS_FOLDER
-    stages = run.path / "stages"
     if not (final / MANIFEST).exists():
-        _make(config, run, stages, final)
-    shutil.rmtree(stages, ignore_errors=True)
+        _make(config, run, run.path / STAGES_FOLDER, final)
+    for folder in (run.path / STAGES_FOLDER).glob("gather-*"):
+        shutil.rmtree(folder)
     return {**read_json(final / MANIFEST), "seconds_by_step": read_json(run.path / TIMINGS)}
 
 
@@ -93,147 +98,116 @@ def _make(config: CurateConfig, run: Run, stages: Path, final: Path) -> None:
     stages.mkdir(exist_ok=True)
     remove_leftovers(stages)
     units = [u for s in config.sources for u in SOURCES.get(s.kind)(s)]
-    done: list[Path] = []
-    with run.progress("curate", len(units) + len(config.steps), "units") as progress:
+    steps = [STEPS.get(name)(config) for name in config.steps]
+    reuse = config.reuse / STAGES_FOLDER if config.reuse else None
+    done: list[Stage] = []
+    with run.progress("curate", len(units) + len(steps) + 1, "units") as progress:
+        gathered = []
         for unit in units:
-            gather = partial(_gather, config.pii)
-            done.append(_unit(run, stages / f"gather-{unit.name}", unit, gather))
+            gathered.append(_gathered(config, run, stages, unit))
             progress.advance(1, source=unit.name)
-        counts = [_summed("gather", [read_json(folder / "counts.json") for folder in done])]
-        _require_documents(config, done, counts[0])
-        tables = [folder / "kept.parquet" for folder in done]
-        for number, name in enumerate(config.steps[:-1], 1):
-            step = STEPS.get(name)(config)
-            folder = stages / f"step-{number:02d}-{name}"
-            done.append(_unit(run, folder, (step, tables), _apply))
-            counts.append(read_json(folder / "counts.json"))
-            tables = [folder / "kept.parquet"]
-            progress.advance(1, step=name)
-            if not counts[-1]["out"]:
-                raise InputError(f"step {name} left no document; dropped: {counts[-1]['dropped']}")
-        with staged_folder(final) as staged:
-            _publish(config, tables, done, counts, staged)
-            write_json(run.path / TIMINGS, {c["step"]: c["seconds"] for c in counts})
-        progress.advance(1, step="split")
+        counts = [_summed(read_json(folder / gathering.COUNTS) for folder in gathered)]
+        _require_documents(config, gathered, counts[0])
+        alive = _everything(gathered)
+        for number, step in enumerate(steps, 1):
+            _stop_if_asked(run, f"step {step.name}")
+            done.append(staging.do(step, number, alive, stages, reuse))
+            run.log("stage", name=done[-1].folder.name, **_shown(done[-1].counts))
+            counts.append(_shown(done[-1].counts))
+            alive = done[-1].alive
+            progress.advance(1, step=step.name)
+            if not alive.rows:
+                raise InputError(f"step {step.name} left no document", _why(counts[-1]))
+        _stop_if_asked(run, "writing the documents")
+        _publish(done, alive, gathered, counts, run, final)
+        progress.advance(1, step="documents")
 
 
-def _unit(run: Run, folder: Path, work: Any, make: Any) -> Path:
-    """Make one unit's folder unless an earlier attempt did."""
+def _stop_if_asked(run: Run, before: str) -> None:
     if run.stop_requested:
-        raise Interrupted(f"stopped before {folder.name}; the same command goes on from there")
+        raise Interrupted(f"stopped before {before}; the same command goes on from there")
+
+
+def _gathered(config: CurateConfig, run: Run, stages: Path, unit: Any) -> Path:
+    """One source's folder, made unless an earlier attempt did."""
+    _stop_if_asked(run, f"source {unit.name}")
+    folder = stages / f"gather-{unit.name}"
+    work = stages / f"gather-read-{unit.name}"
     if not folder.exists():
+        work.mkdir(exist_ok=True)
+        remove_leftovers(work)
         with staged_folder(folder) as staged:
-            started = time.monotonic()
-            counts = make(work, staged)
-            counts["seconds"] = round(time.monotonic() - started, 3)
-            write_json(staged / "counts.json", counts)
-        run.log("unit", name=folder.name, **counts)
+            began = time.monotonic()
+            counts = gathering.gather(unit, config.pii, staged, work)
+            counts["seconds"] = round(time.monotonic() - began, 3)
+            write_json(staged / gathering.COUNTS, counts)
+        run.log("gathered", name=unit.name, **counts)
+    gathering.forget(work)
     return folder
 
 
-def _gather(pii: PiiConfig, unit: Unit, folder: Path) -> dict[str, Any]:
-    """Read one source into ``kept.parquet``, ``dropped.parquet`` and ``quarantine.jsonl``."""
-    masker = Masker(pii)
-    rejected: list[Rejected] = []
-    found = folder / "found.parquet"
-    with TableWriter(found, GATHERED) as writer:
-        rows: list[dict[str, Any]] = []
-        size = 0
-        for item in unit.read():
-            if isinstance(item, Rejected):
-                rejected.append(item)
-                continue
-            rows.append({**item.row(), "text": masker.mask(item.text, item.kind)})
-            size += len(item.text)
-            if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                writer.write_rows(rows)
-                rows, size = [], 0
-        writer.write_rows(rows)
-    settled = settle(unit.name, [found], unit.max_bytes)
-    rejected += settled.rejected
-    first = 0
-    with TableWriter(folder / "kept.parquet", GATHERED) as kept:
-        for batch in read_batches(found):
-            stays = settled.keep[0][first : first + batch.num_rows]
-            kept.write(batch.filter(pa.array(stays)))
-            first += batch.num_rows
-    found.unlink()
-    dropped = Counter(item.reason for item in rejected if not item.broken)
-    quarantined = Counter(item.reason for item in rejected if item.broken)
-    with (
-        TableWriter(folder / "dropped.parquet", DROPPED) as left,
-        (folder / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine,
-    ):
-        left.write_rows([_dropped_row(item) for item in rejected if not item.broken])
-        quarantine.writelines(_quarantine_line(item) for item in rejected if item.broken)
-    return {
-        **_counts("gather", kept.written, dropped, quarantined),
-        "masked": dict(sorted(masker.counts.items())),
-    }
+def _everything(gathered: Sequence[Path]) -> Alive:
+    """All documents of all sources."""
+    counts = [read_json(folder / gathering.COUNTS) for folder in gathered]
+    digest = sum(int(one["digest"], 16) for one in counts) % (1 << 128)
+    texts = tuple(path for folder in gathered for path in gathering.part_tables(folder))
+    return Alive(texts, f"{digest:032x}", None, sum(one["out"] for one in counts), {})
 
 
-def _quarantine_line(item: Rejected) -> str:
-    record = {
-        "id": item.id,
-        "file": item.file,
-        "record": item.record,
-        "source": item.source,
-        "reason": item.reason,
-        "detail": item.detail,
-    }
-    return json.dumps(record, ensure_ascii=True) + "\n"
+def _shown(counts: dict[str, Any]) -> dict[str, Any]:
+    names = ("step", "in", "out", "dropped", "quarantined", "seconds", "reused")
+    return {name: counts[name] for name in names if name in counts}
 
 
-def _dropped_row(item: Rejected) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "file": item.file,
-        "source": item.source,
-        "step": "gather",
-        "reason": item.reason,
-    }
-
-
-def _counts(
-    step: str, out: int, dropped: Counter[str], quarantined: Counter[str]
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "in": out + dropped.total() + quarantined.total(),
-        "out": out,
-        "dropped": dict(sorted(dropped.items())),
-        "quarantined": dict(sorted(quarantined.items())),
-    }
-
-
-def _summed(step: str, parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    out, seconds = 0, 0.0
-    dropped: Counter[str] = Counter()
-    quarantined: Counter[str] = Counter()
-    masked: Counter[str] = Counter()
+def _summed(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {"step": "gather", "in": 0, "out": 0}
+    counters = {name: Counter[str]() for name in ("dropped", "quarantined", "masked")}
+    seconds = 0.0
     for part in parts:
-        out += part["out"]
+        total["in"] += part["in"]
+        total["out"] += part["out"]
         seconds += part["seconds"]
-        dropped.update(part["dropped"])
-        quarantined.update(part["quarantined"])
-        masked.update(part["masked"])
-    return {
-        **_counts(step, out, dropped, quarantined),
-        "masked": dict(sorted(masked.items())),
-        "seconds": round(seconds, 3),
-    }
+        for name, counter in counters.items():
+            counter.update(part[name])
+    tables = {name: dict(sorted(counter.items())) for name, counter in counters.items()}
+    return {**total, **tables, "seconds": round(seconds, 3)}
 
 
-def _require_documents(config: CurateConfig, done: list[Path], total: dict[str, Any]) -> None:
-    """Every folder source must give something; the Python domains must give something together."""
+def _require_documents(
+    config: CurateConfig, gathered: Sequence[Path], total: dict[str, Any]
+) -> None:
+    """Every source must give something, and few records may be broken; the Python domains must
+    give something together."""
     chosen = {s.name for s in config.sources if not isinstance(s, PythonSource)}
-    for folder in done:
+    for folder in gathered:
         name = folder.name.removeprefix("gather-")
-        part = read_json(folder / "counts.json")
+        part = read_json(folder / gathering.COUNTS)
         if name in chosen and not part["out"]:
             raise InputError(f"source {name!r} gave no usable document", _why(part))
     if not total["out"]:
         raise InputError("no usable document in any source", _why(total))
+    broken = sum(total["quarantined"].values())
+    if broken > max(_LET_PASS, config.max_bad * total["in"]):
+        raise InputError(
+            f"{broken:,} of {total['in']:,} records are broken, more than max_bad allows "
+            f"({config.max_bad:g}); mend or leave out their files, or raise max_bad",
+            [*_why({"quarantined": total["quarantined"], "dropped": {}}), *_named(gathered)],
+        )
+
+
+def _named(gathered: Sequence[Path]) -> list[str]:
+    """The first broken records, with where they lie."""
+    lines: list[str] = []
+    for folder in gathered:
+        with (folder / gathering.QUARANTINE).open(encoding="utf-8") as file:
+            for line in file:
+                one = json.loads(line)
+                lines.append(
+                    f"{one['file']}, record {one['record']}: {one['detail'] or one['reason']}"
+                )
+                if len(lines) == _NAMED:
+                    return lines
+    return lines
 
 
 def _why(counts: dict[str, Any]) -> list[str]:
@@ -242,108 +216,68 @@ def _why(counts: dict[str, Any]) -> list[str]:
     return lines or ["it holds no record at all"]
 
 
-def _apply(work: Any, folder: Path) -> dict[str, Any]:
-    """Run one step over the tables before it; split its rows into kept and dropped."""
-    step, tables = work
-    before = engine.read_parquet(tables)
-    dropped: Counter[str] = Counter()
-    kept: TableWriter | None = None
-    with TableWriter(folder / "dropped.parquet", DROPPED) as left:
-        try:
-            for batch in engine.batches(step.apply(before)):
-                stays = pc.is_null(batch["reason"])
-                if kept is None:
-                    kept = TableWriter(folder / "kept.parquet", _plain_schema(batch.schema))
-                kept.write(batch.filter(stays))
-                _write_dropped(batch.filter(pc.invert(stays)), step.name, left, dropped)
-        finally:
-            if kept is not None:
-                kept.__exit__(None, None, None)
-    out = kept.written if kept else 0
-    _require_all_rows(step.name, tables, out + dropped.total())
-    return _counts(step.name, out, dropped, Counter())
-
-
-def _require_all_rows(step: str, tables: list[Path], found: int) -> None:
-    """A step that loses or doubles rows would make every count a lie."""
-    expected = sum(num_rows(table) for table in tables)
-    if found != expected:
-        raise RuntimeError(f"step {step} was given {expected} rows and returned {found}")
+def _publish(
+    done: Sequence[Stage],
+    alive: Alive,
+    gathered: Sequence[Path],
+    counts: list[dict[str, Any]],
+    run: Run,
+    final: Path,
+) -> None:
+    """Write the documents, what was dropped, the manifest and the card."""
+    began = time.monotonic()
+    parts = [read_json(folder / gathering.COUNTS) for folder in gathered]
+    size = sum(part["bytes"] for part in parts)
+    tally, published = _Tally(), Published()
+    scores = [stage.folder / staging.SCORES for stage in done]
+    assert alive.ids is not None  # split is always there
+    with staged_folder(final) as staged:
+        with SplitWriters(staged) as writers:
+            for table in merged(alive.texts, scores, alive.ids, size):
+                for split, batch in writers.write(table):
+                    tally.add(split, batch)
+                    published.add(batch)
+        if tally.total != alive.rows:
+            raise RuntimeError(f"{alive.rows} documents stay, but {tally.total} were written")
+        _write_dropped(done, alive.texts, gathered, staged)
+        seconds = {c["step"]: c["seconds"] for c in counts}
+        plain = [{k: v for k, v in c.items() if k not in ("seconds", "reused")} for c in counts]
+        manifest = {
+            "documents": tally.nested(tally.documents),
+            "bytes": tally.nested(tally.bytes),
+            "total_documents": tally.total,
+            "total_bytes": sum(tally.bytes.values()),
+            "steps": plain,
+            "examples": tally.examples,
+        }
+        write_json(staged / MANIFEST, manifest)
+        write_json(run.path / CARD, card(done, plain, alive.texts, published))
+        seconds["documents"] = round(time.monotonic() - began, 3)
+        write_json(run.path / TIMINGS, seconds)
 
 
 def _write_dropped(
-    batch: pa.RecordBatch, step: str, left: TableWriter, dropped: Counter[str]
+    done: Sequence[Stage], texts: Sequence[Path], gathered: Sequence[Path], staged: Path
 ) -> None:
-    if batch.num_rows:
-        dropped.update(batch["reason"].to_pylist())
-        names = pa.array([step] * batch.num_rows, pa.string())
-        left.write(batch.append_column("step", names))
-
-
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The table's own fields where it has them, a step's further columns after."""
-    own = {field.name: field for field in DOCUMENTS}
-    further = [f for f in schema if f.name not in own and f.name != "reason"]
-    return pa.schema([*(f for f in DOCUMENTS if f.name in schema.names), *further])
-
-
-def _publish(
-    config: CurateConfig,
-    tables: list[Path],
-    done: list[Path],
-    counts: list[dict[str, Any]],
-    staged: Path,
-) -> None:
-    """Run the split, and write the documents, what was dropped, and the manifest."""
-    started = time.monotonic()
-    step = STEPS.get(config.steps[-1])(config)
-    frame = step.apply(engine.read_parquet(tables)).sort("id")
-    tally = _Tally()
-    writers: dict[str, TableWriter] = {}
-    try:
-        for batch in engine.batches(frame):
-            for split in SPLITS:
-                part = batch.filter(pc.equal(batch["split"], split))
-                if split not in writers:
-                    schema = _plain_schema(batch.schema)
-                    writers[split] = TableWriter(staged / f"{split}.parquet", schema)
-                writers[split].write(part)
-                tally.add(split, part)
-    finally:
-        for writer in writers.values():
-            writer.__exit__(None, None, None)
-    _require_all_rows(step.name, tables, tally.total)
-    counts.append(
-        {
-            **_counts(step.name, tally.total, Counter(), Counter()),
-            "seconds": round(time.monotonic() - started, 3),
-        }
-    )
-    _gather_rejects(done, staged)
-    manifest = {
-        "documents": tally.nested(tally.documents),
-        "bytes": tally.nested(tally.bytes),
-        "total_documents": tally.total,
-        "total_bytes": sum(tally.bytes.values()),
-        "steps": [{k: v for k, v in c.items() if k != "seconds"} for c in counts],
-        "examples": tally.examples,
-    }
-    write_json(staged / MANIFEST, manifest)
-
-
-def _gather_rejects(done: list[Path], staged: Path) -> None:
-    """One table of what was dropped, one list of what was quarantined, over all units."""
-    frame = engine.read_parquet([folder / "dropped.parquet" for folder in done]).sort(
-        ["id", "step"]
-    )
+    """One table of what was dropped, one list of what was quarantined, over all stages."""
+    frames = [engine.read_parquet([folder / "dropped.parquet" for folder in gathered])]
+    origin = engine.read_parquet(texts).select("id", "file", "source")
+    for stage in done:
+        if stage.counts["dropped"]:
+            gone = engine.read_parquet([stage.folder / staging.DROPPED_IDS])
+            rows = gone.join(origin, on="id")
+            rows = rows.with_column("step", engine.literal(stage.step.name))
+            frames.append(rows.select(*DROPPED.names))
+    frame = frames[0].select(*DROPPED.names)
+    for other in frames[1:]:
+        frame = frame.concat(other)
     with TableWriter(staged / "dropped.parquet", DROPPED) as writer:
-        for batch in engine.batches(frame):
+        for batch in engine.batches(frame.sort(["id", "step"])):
             writer.write(batch)
-    with (staged / "quarantine.jsonl").open("wb") as out:
-        for folder in done:
-            if (folder / "quarantine.jsonl").exists():
-                with (folder / "quarantine.jsonl").open("rb") as part:
-                    shutil.copyfileobj(part, out)
+    with (staged / gathering.QUARANTINE).open("wb") as out:
+        for folder in gathered:
+            with (folder / gathering.QUARANTINE).open("rb") as part:
+                shutil.copyfileobj(part, out)
 
 
 class _Tally:

@@ -75,6 +75,7 @@ STEPS: Registry[StepClass] = Registry(
         "exact": "regrow.data.steps.exact:Exact",
         "fuzzy": "regrow.data.steps.fuzzy:Fuzzy",
         "filter": "regrow.data.steps.filter:Filter",
+        "perplexity": "regrow.data.steps.perplexity:Perplexity",
         "split": "regrow.data.steps.split:Split",
     },
 )

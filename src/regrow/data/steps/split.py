@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from regrow.core.seed import derive
 from regrow.data import engine
-from regrow.data.config import CurateConfig
+
+if TYPE_CHECKING:
+    from regrow.data.config import CurateConfig
 
 # A held-out split of a small source may get next to nothing by chance; below this part of its
 # share it is given more files.
@@ -142,13 +146,24 @@ class Split:
     """Adds the column ``split``; drops nothing."""
 
     name = "split"
+    version = 1
+    per_document = False
 
     def __init__(self, config: CurateConfig) -> None:
         self.shares = config.split.shares()
         self.seed = config.seed
 
-    def apply(self, frame: engine.Frame) -> engine.Frame:
+    def reads(self) -> tuple[str, ...]:
+        """What tells files apart, and the text, whose length counts."""
+        return ("text", "source", "file")
+
+    def key(self) -> Any:
+        """Shares and seed."""
+        return {"shares": self.shares, "seed": self.seed}
+
+    def score(self, frame: engine.Frame, folder: Path) -> engine.Frame:
         """Look up each row's split by its file."""
+        del folder
         sizes = frame.select("source", "file", frame["text"].length_bytes().alias("bytes"))
         sizes = sizes.groupby("source", "file").agg(sizes["bytes"].sum())
         files: dict[str, dict[str, int]] = {}
@@ -156,5 +171,14 @@ class Split:
             files.setdefault(row["source"], {})[row["file"]] = row["bytes"]
         splits = assign(files, self.shares, self.seed)
         table = engine.from_columns({"file": list(splits), "split": list(splits.values())})
-        joined = frame.join(table, on="file")
-        return joined.with_column("reason", engine.when(joined["split"].is_null(), "no split"))
+        return frame.select("id", "file").join(table, on="file").select("id", "split")
+
+    def judge(self, scores: engine.Frame, folder: Path) -> engine.Frame:
+        """All stay."""
+        del folder
+        return engine.all_kept(scores)
+
+    def exhibits(self, scores: engine.Frame, folder: Path) -> list[dict[str, Any]]:
+        """Nothing: the page has a table of its own."""
+        del scores, folder
+        return []
