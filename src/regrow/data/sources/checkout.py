@@ -58,12 +58,15 @@ def units(config: CheckoutSource) -> list[Unit]:
     Raises:
         ConfigError, InputError: nothing there, or it cannot be listed.
     """
+    named = f"source {config.name!r}: "
     try:
         places = find(config.path)  # without hidden names, so without .git
-    except (ConfigError, InputError) as error:
-        raise type(error)(f"source {config.name!r}: {error}; set its path") from error
+    except ConfigError as error:
+        raise ConfigError(f"{named}{error}") from error
+    except InputError as error:
+        raise InputError(f"{named}{error}; set its path") from error
     if not places:
-        raise InputError(f"source {config.name!r}: {config.path} is empty, so no documents")
+        raise InputError(f"{named}{config.path} is empty, so no documents")
     files = [File(Origin(config, p).key, partial(_read, config, p), p.bytes) for p in places]
     return [Unit(config.name, partial(split_files, files), config.max_bytes)]
 

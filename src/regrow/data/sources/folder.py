@@ -52,8 +52,10 @@ def find_places(config: FolderSource) -> list[Place]:
     named = f"source {config.name!r}: "
     try:
         places = find(config.path)
-    except (ConfigError, InputError) as error:
-        raise type(error)(f"{named}{error}; set its path") from error
+    except ConfigError as error:
+        raise ConfigError(f"{named}{error}") from error
+    except InputError as error:
+        raise InputError(f"{named}{error}; set its path") from error
     kinds = {_kind(place) for place in places}
     if not kinds - {""}:
         raise InputError(f"{named}{config.path} holds no {', '.join(KNOWN)} file, so no documents")
