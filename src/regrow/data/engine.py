@@ -230,7 +230,9 @@ def condition(text: str, setting: str = "condition") -> tuple[Any, tuple[str, ..
     daft = _daft()
     try:
         expression = daft.sql_expr(text)
-    except daft.exceptions.DaftCoreException as error:
+    except Exception as error:  # of classes that Daft raises but does not export
+        if type(error).__module__ != "daft.exceptions":
+            raise
         reason = " ".join(str(error).split())
         raise ConfigError(f"{setting}: {text!r} is no condition in SQL ({reason})") from None
     plain = re.sub(r'lit\("(?:[^"\\]|\\.)*"\)', "", str(expression))
