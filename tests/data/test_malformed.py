@@ -92,7 +92,7 @@ def test_all_malformed_inputs_in_bounded_memory(tmp_path: Path) -> None:
         "finally:\n"
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
     )
-    command = [sys.executable, "-c", script, "curate", "--quiet", "--json"]
+    command = [sys.executable, "-c", script, "curate", "run", "--quiet", "--json"]
     command += ["--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")]
     done = subprocess.run(
         command, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS="1")

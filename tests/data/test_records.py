@@ -6,7 +6,7 @@ import gzip
 import json
 import pickle
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from regrow.core.config import load_config
 from regrow.core.errors import ConfigError, InputError
+from regrow.core.run import Run
 from regrow.data.config import CurateConfig
 from regrow.data.document import GATHERED, Document, Rejected, document_id
+from regrow.data.jobs import curate
 from regrow.data.settings.sources import FolderSource
 from regrow.data.sources.folder import units
 from regrow.data.sources.pool import FULL_ENOUGH, File, split_files
@@ -302,3 +304,21 @@ def test_parts_hold_all_files_in_order_and_about_equal_bytes() -> None:
     assert 40 <= len(parts) <= 65
     assert len(split_files(files[:1])) == 1
     assert split_files([]) == []
+
+
+def test_the_verb_writes_the_same_bytes_for_any_split(
+    tmp_path: Path, claim: Callable[..., Run]
+) -> None:
+    pytest.importorskip("daft")
+    written = []
+    for name, files in (("one", 1), ("many", 7)):
+        shuffled = random.Random(files).sample(RECORDS, len(RECORDS))
+        path = write(tmp_path / name, [shuffled[i::files] for i in range(files)])
+        source = {"kind": "folder", "name": "mine", "path": str(path), "max_bytes": 900}
+        settings = {"sources": [source], "steps": ["exact", "split"]}
+        run = claim("curate run", load_config(CurateConfig, base=settings), name=f"run-{name}")
+        curate.run(run.config, run)
+        documents = run.path / "documents"
+        written.append({p.name: p.read_bytes() for p in documents.iterdir()})
+    assert written[0] == written[1]
+    assert b"id stands twice" in written[0]["quarantine.jsonl"]
