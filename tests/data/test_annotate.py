@@ -24,20 +24,13 @@ from regrow.data.attributes.prompt import Prompt
 from regrow.data.jobs import annotate
 from regrow.data.settings.annotate import AnnotateConfig
 from regrow.grow.execute import execute
-from regrow.grow.verbs import Verb
 from regrow.io.endpoint import BudgetError, RefusedError
 from regrow.io.parquet import TableWriter
 from tests.io.chat_server import Answer, completion, serving
 
 GOOD = "careful lucid argument evidence conclusion"
 BAD = "click buy cheap casino winner"
-VERB = Verb(
-    "curate annotate",
-    "regrow.data.settings.annotate:AnnotateConfig",
-    "regrow.data.jobs.annotate",
-    "label documents and train a classifier on the labels",
-    "",
-)
+VERB = "curate annotate"
 COLUMNS = pa.schema([(name, pa.string()) for name in ("id", "file", "text", "source")])
 
 
@@ -294,7 +287,7 @@ def test_ctrl_c_keeps_what_is_labelled(documents: Path, tmp_path: Path) -> None:
         values = settings(
             documents=str(documents), sample=50, endpoint={"base_url": server.url, "model": "t"}
         )
-        run = Run.claim(tmp_path / "run", VERB.name, values, quiet=True)
+        run = Run.claim(tmp_path / "run", VERB, values, quiet=True)
         run.stop_requested = True
         with pytest.raises(Interrupted, match=r"stopped with \d+ of 50"):
             annotate.run(values, run)

@@ -231,7 +231,7 @@ _VERB = {"base": "pretrain", "continued": "continue", "pruned": "prune", "distil
 def write_family(root: Path, models: list[dict[str, Any]] | None = None, rows: int = 120) -> Path:
     """The whole family's run folder at ``root``."""
     models = family_models() if models is None else models
-    write_stage(root, "corpus", "curate", CURATE, config={"sources": [{"kind": "python",
+    write_stage(root, "corpus", "curate run", CURATE, config={"sources": [{"kind": "python",
                 "domains": list(DOMAINS)}], "steps": ["exact", "split"]})  # fmt: skip
     for at, model in enumerate(models):
         kind, loss, tokens = model["kind"], model["loss"], model["tokens"]

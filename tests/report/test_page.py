@@ -29,7 +29,7 @@ from tests.report.family_run import (
 from tests.report.reading import Page
 
 HOSTILE = '</pre><script>alert(1)</script><img src=x onerror="a()"> & "q" \'s\' \x00\x1b]0; \ud800'
-VERBS = ("curate", "tokenizer", "tokenize", "pretrain", "continue", "importance", "prune",
+VERBS = ("curate run", "tokenizer", "tokenize", "pretrain", "continue", "importance", "prune",
          "distill", "evaluate", "sweep", "grow")  # fmt: skip
 
 
@@ -275,7 +275,7 @@ def test_distillation_is_not_called_training_loss(tmp_path: Path) -> None:
 
 
 def test_curation_page(tmp_path: Path) -> None:
-    page = Page.read(write_page(write_stage(tmp_path, "corpus", "curate", CURATE)))
+    page = Page.read(write_page(write_stage(tmp_path, "corpus", "curate run", CURATE)))
     assert page.rows("code")[0][:5] == ["code", "900", "40", "38", "4.34 MB"]
     assert page.rows("gather")[0] == [
         "gather",

@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from regrow.cli.describe import command_class
 from regrow.cli.show import plan_lines, print_json, print_line, say
@@ -12,6 +13,7 @@ from regrow.core.config import Config, is_override, load_config
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.follower import process_rank
 from regrow.core.plan import Plan
+from regrow.core.registry import nearest
 from regrow.core.yaml12 import Location, read_yaml
 from regrow.grow.verbs import Verb
 
@@ -19,11 +21,13 @@ _PROBLEM_KEY = re.compile(r"^([a-z_][\w.\-]*):")
 
 
 def register(app: typer.Typer, verb: Verb) -> None:
-    """Add the command of ``verb`` to ``app``."""
+    """Add the command of ``verb`` to ``app``, or to its group."""
     bare = " ".join(name.upper() for name in verb.bare) if verb.name != "grow" else "RECIPE"
     metavar = f"{bare} [key.path=value ...]".strip()
 
-    @app.command(verb.name, help=verb.summary, cls=command_class(verb.config_class, verb.example))
+    @group(app, verb.group).command(
+        verb.name.split()[-1], help=verb.summary, cls=command_class(verb.config_class, verb.example)
+    )
     def command(
         ctx: typer.Context,
         words: Annotated[
@@ -58,6 +62,42 @@ def register(app: typer.Typer, verb: Verb) -> None:
             verb, words or [], list((ctx.obj or {}).get("literal", ())), config or [], run,
             dry_run=dry_run, as_json=json, force=force, quiet=quiet,
         )  # fmt: skip
+
+
+_GROUPS: dict[str, typer.Typer] = {}
+_ABOUT = {"curate": "From raw files to documents: gather, clean, select, explain."}
+
+
+def group(app: typer.Typer, name: str) -> typer.Typer:
+    """The command that holds the verbs of a group; ``app`` itself where there is no group."""
+    if not name:
+        return app
+    if name not in _GROUPS:
+        _GROUPS[name] = typer.Typer(
+            help=_ABOUT[name], cls=_VerbGroup, no_args_is_help=True, rich_markup_mode=None
+        )
+        app.add_typer(_GROUPS[name], name=name)
+    return _GROUPS[name]
+
+
+class _VerbGroup(TyperGroup):
+    """A group that says what was probably meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As click does.
+
+        Raises:
+            ConfigError: the word is no verb of the group.
+        """
+        known = self.list_commands(ctx)
+        if args and args[0] not in known:
+            hint = nearest(args[0], known)
+            if is_override(args[0]) or args[0].endswith((".yaml", ".yml")):
+                hint = f", did you mean: regrow {self.name} run {args[0]}?"
+            raise ConfigError(
+                f"{self.name} has no verb {args[0]!r}{hint} (known: {', '.join(known)})"
+            )
+        return super().resolve_command(ctx, args)
 
 
 def read_settings(

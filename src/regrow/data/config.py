@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from regrow.core.config import Config
 from regrow.data.settings.attributes import AttributesConfig
+from regrow.data.settings.classifier import ClassifierFilterConfig
 from regrow.data.settings.duplicates import DuplicatesConfig
 from regrow.data.settings.engine import EngineConfig
 from regrow.data.settings.filter import FilterConfig
@@ -69,6 +70,8 @@ class CurateConfig(Config):
     """The step ``filter``: heuristic rules."""
     perplexity: PerplexityConfig = PerplexityConfig()
     """The step ``perplexity``."""
+    classifier: ClassifierFilterConfig = ClassifierFilterConfig()
+    """The step ``classifier``: a quality filter that learned from examples."""
     attributes: AttributesConfig = {}
     """Attribute to classifier: ``quality``, ``domain``, ``speech``, ``toxicity``, or your own."""
     split: SplitConfig = SplitConfig()

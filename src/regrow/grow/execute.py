@@ -33,8 +33,9 @@ def _say_nothing(text: str, plan: Plan | None) -> None:
 
 
 def default_folder(verb: str, config: Config) -> Path:
-    """``runs/VERB-<8 hex of the config's hash>``, so that the same command resumes."""
-    return Path("runs") / f"{verb}-{config_hash(config)[:8]}"
+    """``runs/VERB-<8 hex of the config's hash>``, so that the same command resumes; the words of
+    a verb of two are joined by a dash."""
+    return Path("runs") / f"{verb.replace(' ', '-')}-{config_hash(config)[:8]}"
 
 
 def is_done(folder: Path) -> bool:

@@ -21,7 +21,7 @@ class Verb:
     """One verb.
 
     Args:
-        name: as typed.
+        name: as typed; of two words where it belongs to a group.
         config: ``"module:Class"`` of its settings, in a module that imports no torch.
         job: module with ``plan(config) -> Plan`` and ``run(config, run) -> dict``.
         summary: one line for the list of verbs.
@@ -44,6 +44,11 @@ class Verb:
     hidden: bool = False
     several_processes: bool = False
     listing: str = ""
+
+    @property
+    def group(self) -> str:
+        """The first of two words; empty for a verb of one."""
+        return self.name.rpartition(" ")[0]
 
     def config_class(self) -> type[Config]:
         """The class of the verb's settings."""
@@ -84,11 +89,19 @@ _ALL = (
         composite=True,
     ),
     Verb(
-        "curate",
+        "curate run",
         "regrow.data.config:CurateConfig",
         "regrow.data.jobs.curate",
-        "gather documents, drop duplicates, split by file",
-        "regrow curate --run runs/corpus",
+        "gather documents, drop what repeats or is poor, split by file",
+        "regrow curate run --run runs/corpus",
+    ),
+    Verb(
+        "curate annotate",
+        "regrow.data.settings.annotate:AnnotateConfig",
+        "regrow.data.jobs.annotate",
+        "label documents and train a classifier on the labels",
+        "regrow curate annotate runs/corpus attribute=quality model=runs/base --run runs/quality",
+        bare=("documents",),
     ),
     Verb(
         "tokenizer",

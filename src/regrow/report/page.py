@@ -117,7 +117,7 @@ def family_page(run: RunFolder) -> Markup:
     parts = run.parts()
     named = [(member.name, member.data.get("samples")) for member in family.members]
     threads = mapping(run.result.get("evaluation")).get("threads")
-    curated = next((part for part in parts if part.verb == "curate"), None)
+    curated = next((part for part in parts if part.verb == "curate run"), None)
     sections = [
         *(make(family) for make in FAMILY_SECTIONS),
         shared_sections.samples(named),

@@ -45,7 +45,7 @@ def documents(run: RunFolder, prefix: str = "") -> Section | None:
     counted = {str(k): numbers(v) for k, v in mapping(result.get("documents")).items()}
     sizes = {str(k): numbers(v) for k, v in mapping(result.get("bytes")).items()}
     sources = list(dict.fromkeys([*counted, *sizes]))
-    if run.verb != "curate" or not any([*counted.values(), *sizes.values()]):
+    if run.verb != "curate run" or not any([*counted.values(), *sizes.values()]):
         return None
     splits = list(dict.fromkeys(split for row in counted.values() for split in row))
     licences = _licences(run.config)

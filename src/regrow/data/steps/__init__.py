@@ -72,6 +72,7 @@ STEPS: Registry[StepClass] = Registry(
     {
         "language": "regrow.data.steps.language:Language",
         "attributes": "regrow.data.steps.attributes:Attributes",
+        "classifier": "regrow.data.steps.classifier:ClassifierFilter",
         "exact": "regrow.data.steps.exact:Exact",
         "fuzzy": "regrow.data.steps.fuzzy:Fuzzy",
         "filter": "regrow.data.steps.filter:Filter",
