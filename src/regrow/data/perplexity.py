@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -162,16 +162,20 @@ def _pieces(path: Path) -> Any:
         raise InputError(f"perplexity.pieces: {path} is no SentencePiece model ({error})") from None
 
 
-@cache
-def opened(folder: Path | None, model: Path | None, pieces: Path | None) -> PerplexityModel:
+@lru_cache(maxsize=2)
+def opened(
+    folder: Path | None, stamp: str, model: Path | None, pieces: Path | None
+) -> PerplexityModel:
     """A model, read once in each process.
 
     Args:
         folder: of the built-in one; None where ``model`` names one of KenLM.
+        stamp: what it learned from: a folder of the same name may hold another one tomorrow.
         model: of KenLM.
         pieces: of SentencePiece.
     """
     if model is not None:
         return KenLm(model, pieces)
+    del stamp
     assert folder is not None
     return BuiltIn.load(folder)

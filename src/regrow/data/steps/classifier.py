@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from regrow.core.atomic import read_json, write_json
-from regrow.core.errors import ConfigError, InputError
+from regrow.core.errors import ConfigError, InputError, RunError
 from regrow.core.registry import nearest
 from regrow.data import engine, exhibits
 from regrow.data.attributes import Classifier, open_classifier
 from regrow.data.attributes.linear import drawn_from_each, train
 from regrow.data.attributes.measures import evaluate
+from regrow.data.attributes.windows import WINDOW_CHARACTERS
 from regrow.data.example_texts import (
     check_places,
     fixed_sample,
@@ -34,8 +35,8 @@ _MADE = pa.schema([("classifier_score", pa.float64())])
 _JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _FACTS = "facts.json"
 _HELD_OUT = 0.2
-# A book is many examples, not one.
-_PIECE = 8000
+# A book is many examples; each is read whole.
+_PIECE = WINDOW_CHARACTERS
 _EDGES = np.linspace(0, 1, 41)
 
 
@@ -70,8 +71,10 @@ class ClassifierFilter:
                 "(the least score, such as 0.5)"
             )
         self.seed = config.seed
+        self._id = ""
         if settings.model is not None:
-            model = _opened(settings.model)
+            model = open_classifier(settings.model)
+            self._id = model.id
             labels = list(model.labels)
             if settings.label not in labels:
                 raise InputError(
@@ -104,7 +107,7 @@ class ClassifierFilter:
         """The model by its content, or the examples."""
         settings = self.settings
         if settings.model is not None:
-            return [_opened(settings.model).id, settings.label, settings.code]
+            return [self._id, settings.label, settings.code]
         digests = [texts_digest(texts) for texts in self._examples]
         return [digests, settings.max_bytes, settings.min_macro_f1, settings.code, self.seed]
 
@@ -115,18 +118,18 @@ class ClassifierFilter:
             InputError: too few examples, or a classifier that cannot tell them apart.
         """
         settings = self.settings
-        home, label = settings.model, settings.label or POSITIVE
+        home, label, stamp = settings.model, settings.label or POSITIVE, ""
         if home is None:
             positive, negative = self._examples
             if not settings.negative:
                 chosen = frame if settings.code else frame.where(frame["kind"] != "code")
                 negative = fixed_sample(texts_where(chosen, None), settings.max_bytes)
-            self._train(positive, negative, folder)
+            stamp = self._train(positive, negative, folder)
             home = folder
-        measure = _Measure(home, label, settings.code)
+        measure = _Measure(home, stamp or self._id, label, settings.code)
         return engine.map_batches(frame, measure, self.reads(), _MADE, batch_rows=256)
 
-    def _train(self, positive: Sequence[str], negative: Sequence[str], folder: Path) -> None:
+    def _train(self, positive: Sequence[str], negative: Sequence[str], folder: Path) -> str:
         texts, names, groups = [], [], []
         for name, examples in ((POSITIVE, positive), (NEGATIVE, negative)):
             pieces = [(f"{name}-{i}", p) for i, text in enumerate(examples) for p in _pieces(text)]
@@ -163,6 +166,7 @@ class ClassifierFilter:
             )
         classifier.save_into(folder)
         write_json(folder / _FACTS, {"examples": counts.tolist(), **figures})
+        return open_classifier(folder).id
 
     def judge(self, scores: engine.Frame, folder: Path) -> engine.Frame:
         """Drop what scores below the bound; of equal scores none or all go."""
@@ -236,10 +240,17 @@ def judge_batch(bound: float, share: float | None, batch: pa.RecordBatch) -> Map
     }
 
 
-@cache
-def _opened(folder: Path) -> Classifier:
-    """A classifier, read once in each process."""
-    return open_classifier(folder)
+@lru_cache(maxsize=2)
+def _opened(folder: Path, name: str) -> Classifier:
+    """The classifier of an id, read once in each process.
+
+    Raises:
+        RunError: it is another one than when the step began.
+    """
+    found = open_classifier(folder)
+    if found.id != name:
+        raise RunError(f"{folder}: changed while it was in use, from {name} to {found.id}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +258,7 @@ class _Measure:
     """The score of a batch; small, so that it can be sent to other processes."""
 
     folder: Path
+    id: str
     label: str
     code: bool
 
@@ -255,7 +267,7 @@ class _Measure:
         rows = [row for row, kind in enumerate(kinds) if self.code or kind != "code"]
         found = np.full(batch.num_rows, np.nan)
         if rows:
-            classifier = _opened(self.folder)
+            classifier = _opened(self.folder, self.id)
             texts = batch["text"].take(pa.array(rows)).to_pylist()
             column = list(classifier.labels).index(self.label)
             found[rows] = classifier.probabilities(texts)[:, column]

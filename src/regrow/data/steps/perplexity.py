@@ -56,7 +56,7 @@ class Perplexity:
         self.settings = config.perplexity
         target = self.settings.target
         if self.settings.model is not None:
-            opened(None, self.settings.model, self.settings.pieces)
+            opened(None, "", self.settings.model, self.settings.pieces)
         elif not target.given:
             raise ConfigError(
                 "steps: 'perplexity' is there, but nothing says what good text is; set "
@@ -103,6 +103,7 @@ class Perplexity:
             InputError: hardly any text to learn from.
         """
         settings = self.settings
+        stamp = ""
         if settings.model is None:
             where = settings.target.where
             texts = self._texts
@@ -112,9 +113,12 @@ class Perplexity:
                 texts, settings.order, settings.vocab_size, halves=where is not None
             )
             model.save(folder)
+            stamp = f"{texts_digest(texts)} {settings.order} {settings.vocab_size}"
             write_json(folder / _FACTS, {"texts": len(texts), "tokens": tokens})
         home = folder if settings.model is None else None
-        measure = _Measure(home, settings.model, settings.pieces, self._language, settings.code)
+        measure = _Measure(
+            home, stamp, settings.model, settings.pieces, self._language, settings.code
+        )
         reads = ("text", "kind", "source", self._language)
         return engine.map_batches(frame, measure, reads, _MADE)
 
@@ -219,6 +223,7 @@ class _Measure:
     """Perplexity and group of a batch; small, so that it can be sent to other processes."""
 
     folder: Path | None
+    stamp: str
     model: Path | None
     pieces: Path | None
     language: str
@@ -230,7 +235,7 @@ class _Measure:
         found = np.full(batch.num_rows, np.nan)
         if rows:
             texts = batch["text"].take(pa.array(rows)).to_pylist()
-            model = opened(self.folder, self.model, self.pieces)
+            model = opened(self.folder, self.stamp, self.model, self.pieces)
             found[rows] = model.perplexities(texts)
         names = zip(batch["source"].to_pylist(), batch[self.language].to_pylist(), strict=True)
         groups = [f"{source}, {language}" if language else source for source, language in names]
