@@ -26,6 +26,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from regrow.core.atomic import read_json, staged_folder, write_json
+from regrow.core.errors import ConfigError
+from regrow.core.registry import nearest
 from regrow.data import engine
 from regrow.data.document import GATHERED
 from regrow.data.steps import Step
@@ -60,7 +62,7 @@ class Alive:
         """``id`` and the columns ``names`` of these documents.
 
         Raises:
-            RuntimeError: no step made such a column.
+            ConfigError: no earlier step made such a column.
         """
         own = [name for name in names if name in GATHERED.names and name != "id"]
         frame = engine.read_parquet(self.texts).select("id", *own)
@@ -70,7 +72,11 @@ class Alive:
         for name in names:
             if name != "id" and name not in own:
                 if name not in self.columns:
-                    raise RuntimeError(f"no earlier step made the column {name!r}")
+                    known = [*GATHERED.names, *self.columns]
+                    raise ConfigError(
+                        f"a condition or a step reads the column {name!r}, which no step before it "
+                        f"makes{nearest(name, known)} (columns: {', '.join(known)})"
+                    )
                 tables.setdefault(self.columns[name], []).append(name)
         for table, wanted in tables.items():
             scores = engine.read_parquet([table]).select("id", *wanted)

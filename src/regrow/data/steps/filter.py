@@ -7,7 +7,7 @@ without computing again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,9 +104,11 @@ class Filter:
                 languages = batch[LANGUAGE].take(pa.array(np.flatnonzero(rows)))
                 blind.setdefault(name, Counter()).update(languages.to_pylist())
         if blind:
-            raise InputError(
-                "filter: some rules cannot tell", [_refusal(n, c) for n, c in blind.items()]
-            )
+            alike: dict[tuple[Any, ...], list[str]] = {}
+            for name, languages in blind.items():
+                alike.setdefault((RULES[name].needs, *languages.most_common()), []).append(name)
+            problems = [_refusal(names, blind[names[0]]) for names in alike.values()]
+            raise InputError("filter: some rules cannot tell", problems)
 
     def exhibits(self, scores: engine.Frame, folder: Path) -> list[dict[str, Any]]:
         """What each rule drops, the figures with their bounds, and what was not judged."""
@@ -178,28 +180,30 @@ def _within(bounds: Bounds) -> str:
     return f"{high:g} or less" if low is None else f"{low:g} to {high:g}"
 
 
-def _refusal(name: str, languages: Counter[str]) -> str:
-    """One line: which documents, why, and what may be done."""
+def _refusal(names: Sequence[str], languages: Counter[str]) -> str:
+    """One line: which rules, of which documents, why, and what may be done."""
     common = languages.most_common(_SHOWN)
     shown = ", ".join(f"{language or 'unknown'} ({n})" for language, n in common)
     more = f" and {len(languages) - len(common)} more" if len(languages) > len(common) else ""
-    example = next((language for language, _ in common if language), "la")
-    needs = RULES[name].needs
-    if needs == "comments":
-        why = "knows no comments of these programming languages"
-        ways = "name the source's language"
+    example = next((language for language, _ in common if language), "")
+    needs = RULES[names[0]].needs
+    ways = []
+    if not all(languages):
+        ways.append("name the language of the source, or let the step language tell it")
+    if needs == "list":
+        why = "the words of a language are needed, which are not known for"
+        if example:
+            ways.append(f"give them by filter.languages.{example}={{words: [...], phrases: [...]}}")
+            ways.append("keep other languages (language.keep)")
     elif needs == "blanks":
-        why = "counts words, and these languages write no blanks between them"
-        ways = "keep others by language.keep in the step language"
+        why = "words are counted, but no blanks are written between them in"
+        ways.append("keep other languages (language.keep)")
     else:
-        why = "has no words of these languages"
-        ways = (
-            f"give some by filter.languages.{example}={{words: [...]}}, or let the step language "
-            "tell languages and drop those (language.keep)"
-        )
+        why = "the marks of comments are needed, which are not known for"
+    off = " ".join(f"filter.rules.{name}=null" for name in names)
+    ways += [f"turn off what cannot tell ({off})", "set filter.no_list to drop (these documents)"]
     return (
-        f"{name} {why}: {shown}{more}; {ways}, turn the rule off (filter.rules.{name}=null), or "
-        "set filter.no_list to drop (the documents) or skip (the rule)"
+        f"{', '.join(names)}: {why} {shown}{more}; {', '.join(ways)} or skip (the rules for them)"
     )
 
 
