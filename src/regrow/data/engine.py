@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from regrow.core.engines import prepare_engines
-from regrow.core.errors import ConfigError, ResourceError
+from regrow.core.errors import BusyError, ConfigError, ResourceError
 from regrow.io.parquet import TableWriter
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class _Setup:
         self.address = "auto"
         self.workers = 1
         self.memory_bytes = 0
+        self.claim: Any = None
 
 
 _SETUP = _Setup()
@@ -53,6 +55,7 @@ def configure(config: EngineConfig) -> None:
     Raises:
         ConfigError: Ray is not installed or does not answer; or tables ran on another runner in
             this process already.
+        BusyError: another run is at work on the cluster.
     """
     if _daft.cache_info().currsize and config.runner != _SETUP.runner:
         raise ConfigError(
@@ -82,19 +85,52 @@ def _connect(config: EngineConfig) -> None:
     if ray.is_initialized():
         return
     local = config.address == "local"
+    if ":" in config.address:
+        _require_answer(config.address)
     try:
         ray.init(
             address=None if local else config.address,
             num_cpus=_SETUP.workers if local else None,
             include_dashboard=False if local else None,
+            namespace="regrow",
             log_to_driver=False,
             logging_level="ERROR",
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"engine.address: no Ray cluster at {config.address} ({error}); set its host:port, or "
-            "local to start one here"
-        ) from error
+        raise _no_cluster(config.address, error) from error
+    _claim_cluster(ray)
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"engine.address: no Ray cluster at {address} ({error}); set its host:port, or local to "
+        "start one here"
+    )
+
+
+def _claim_cluster(ray: Any) -> None:
+    """Two runs on one cluster would share Daft's planner, and the first to end takes it along.
+
+    Raises:
+        BusyError: another run is at work there.
+    """
+
+    class Claim:
+        """Lives as long as this process."""
+
+    try:
+        _SETUP.claim = ray.remote(num_cpus=0)(Claim).options(name="curate").remote()
+    except ValueError as error:
+        raise BusyError("another curate run is at work on this Ray cluster") from error
 
 
 @cache
