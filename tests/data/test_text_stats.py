@@ -149,11 +149,16 @@ def test_any_text_has_the_figures_of_plain_python(texts: list[str]) -> None:
     compare(texts, [WORD_LISTS["en"]] * len(texts))
 
 
-@given(st.lists(st.sampled_from("ab"), max_size=80), st.integers(1, 20))
-@settings(max_examples=80, deadline=None)
-def test_much_repetition_equals_plain_python(letters: list[str], width: int) -> None:
-    rows = [letters[i : i + width] for i in range(0, len(letters), width)]
-    compare(["\n".join(map(" ".join, rows)), " ".join(letters)], [None, None])
+@given(
+    st.lists(st.sampled_from(["a", "bb", "ccccc"]), max_size=80),
+    st.lists(st.sampled_from(["\n", "\n\n", "\n \n\n"]), min_size=20, max_size=20),
+    st.integers(1, 20),
+)
+@settings(max_examples=120, deadline=None)
+def test_much_repetition_equals_plain_python(some: list[str], ends: list[str], width: int) -> None:
+    rows = [some[i : i + width] for i in range(0, len(some), width)]
+    text = "".join(" ".join(row) + ends[i % 20] for i, row in enumerate(rows))
+    compare([text, " ".join(some)], [None, None])
 
 
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
