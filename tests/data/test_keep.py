@@ -142,6 +142,13 @@ class TestRefusals:
         with pytest.raises(InputError, match=rf"keep: {keep}, but no document has a date; set"):
             choose(keep, [{"id": "a"}, {"id": "b"}], tmp_path)
 
+    @pytest.mark.parametrize("keep", ["older", "newer"])
+    def test_sources_that_have_no_dates(self, keep: str) -> None:
+        """Known before anything is read."""
+        base = {"sources": [{"kind": "python"}], "duplicates": {"keep": keep}}
+        with pytest.raises(ConfigError, match=rf"keep: {keep}, but texts of the Python"):
+            Keep(load_config(CurateConfig, base=base))
+
     def test_highest_of_no_numbers(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"date is a column of .*string, not of numbers"):
             choose({"highest": "date"}, [{"id": "a", "date": "2020"}], tmp_path)

@@ -24,6 +24,7 @@ from regrow.core.errors import ConfigError, InputError
 from regrow.core.registry import nearest
 from regrow.data import engine
 from regrow.data.settings.duplicates import Highest, SourcePriority
+from regrow.data.settings.sources import PythonSource
 
 if TYPE_CHECKING:
     from regrow.data.config import CurateConfig
@@ -33,6 +34,7 @@ _PART = "\x1f"
 _LAST = "~"  # behind every digit: copies of which the figure is unknown
 _DIGITS = 14  # of a date down to the second
 KEPT = "kept"
+_BY_DATE = ("older", "newer")
 
 _Part = Callable[[pa.RecordBatch], list[str]]
 
@@ -44,12 +46,18 @@ class Keep:
         config: of the curation.
 
     Raises:
-        ConfigError: ``source_priority`` names a source that there is not.
+        ConfigError: ``source_priority`` names a source that there is not; ``older`` or ``newer``
+            of the text of the Python installation alone, which has no dates.
     """
 
     def __init__(self, config: CurateConfig) -> None:
         self.policy = config.duplicates.keep
         self.sources = config.source_names()
+        if self.policy in _BY_DATE and all(isinstance(s, PythonSource) for s in config.sources):
+            raise ConfigError(
+                f"duplicates.keep: {self.policy}, but texts of the Python installation have no "
+                "date; leave it out, or set keep: {source_priority: [...]}"
+            )
         if isinstance(self.policy, SourcePriority):
             named = self.policy.source_priority
             for name in named:
@@ -65,7 +73,7 @@ class Keep:
         """Columns that it needs beside ``id``, ``source`` and ``text``."""
         if isinstance(self.policy, Highest):
             return (self.policy.highest,)
-        return ("date",) if self.policy in (None, "older", "newer") else ()
+        return ("date",) if self.policy in (None, *_BY_DATE) else ()
 
     def key(self) -> Any:
         """All that the choice depends on, as JSON."""
@@ -103,7 +111,7 @@ class Keep:
             InputError: ``older`` or ``newer`` where no document has a date; ``highest`` of a
                 column that is not of numbers.
         """
-        if self.policy in ("older", "newer"):
+        if self.policy in _BY_DATE:
             if not engine.num_rows(marks.where(marks["date"].not_null()).limit(1)):
                 raise InputError(
                     f"duplicates.keep: {self.policy}, but no document has a date; set date_from or "

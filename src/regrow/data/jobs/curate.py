@@ -53,6 +53,7 @@ def plan(config: CurateConfig) -> Plan:
 
     Raises:
         InputError: a folder that does not exist or holds nothing that could be text.
+        ConfigError: settings that a step cannot work with.
     """
     figures: dict[str, Any] = {}
     for source in config.sources:
@@ -62,6 +63,8 @@ def plan(config: CurateConfig) -> Plan:
                 figures[domain] = _cap(source.max_bytes.get(domain))
         else:
             figures[source.name] = f"{source.path}, {_cap(source.max_bytes)}"
+    for name in config.steps:
+        STEPS.get(name)(config)  # each refuses settings that it cannot work with
     figures["steps"] = ", ".join(config.steps)
     figures["split"] = ", ".join(f"{k} {v:g}" for k, v in config.split.shares().items())
     return Plan(f"curate {len(config.source_names())} sources", figures)

@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import xxhash
-
 from regrow.data import components, engine
 from regrow.data.clusters import WORK, Clusters, cluster_exhibits
 from regrow.data.keep import Keep
@@ -17,11 +15,6 @@ if TYPE_CHECKING:
 
 _HASHES = ("same_first", "same_second")
 _SEEDS = (0, 0x9E3779B9)
-
-
-def text_hash(text: str) -> str:
-    """xxh3-128 of the text with each run of white space taken as one blank, in hex."""
-    return xxhash.xxh3_128_hexdigest(" ".join(text.split()).encode())
 
 
 class Exact:
@@ -43,18 +36,6 @@ class Exact:
         self.clusters = Clusters(
             "exact_copies", "same text as one that is", config.duplicates.scope, self.keep
         )
-
-    def apply(self, frame: engine.Frame) -> engine.Frame:
-        """Mark duplicates; only ids and hashes are ever held."""
-        hash_of = engine.text_function(text_hash)
-        marks = engine.collected(frame.select("id", hash_of(frame["text"]).alias("hash")))
-        first = marks.groupby("hash").agg(marks["id"].min().alias("first"))
-        marked = marks.join(first, on="hash")
-        marked = marked.select(
-            "id",
-            engine.when(marked["id"] != marked["first"], "same text as another").alias("reason"),
-        )
-        return frame.join(marked, on="id")
 
     def reads(self) -> tuple[str, ...]:
         """The text, the source, and what the policy goes by."""
