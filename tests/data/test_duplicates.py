@@ -189,6 +189,22 @@ class TestFuzzy:
         assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.parametrize("verbs", [False, True])
+@pytest.mark.parametrize("texts", [["", "...", " "], ["one text alone"], ["two", "texts"]])
+def test_nothing_to_compare(
+    texts: list[str], verbs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if verbs:
+        monkeypatch.setattr(components, "DRIVER_KEYS", 0)
+        monkeypatch.setattr(components, "DRIVER_EDGES", -1)
+    rows = [document(f"d{i}", text) for i, text in enumerate(texts)]
+    step = Fuzzy(config(fuzzy={"verify": "exact"}))
+    found = Outcome(step, rows, tmp_path / "run")
+    assert found.table == []
+    assert found.gone == set()
+    assert set(found.copies.values()) == {1}
+
+
 class TestVerify:
     """A chain: each text shares most with the next, the ends share next to nothing."""
 
