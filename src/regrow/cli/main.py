@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import regrow
-from regrow.cli import chat, generate, plan, runs, settings
+from regrow.cli import chat, curate, generate, plan, runs, settings
 from regrow.cli.make import register
 from regrow.cli.show import print_line, say, say_error
 from regrow.core.engines import prepare_engines
@@ -45,6 +45,7 @@ def _root(
 for _verb in VERBS.values():
     if not _verb.hidden:
         register(app, _verb)
+curate.register(app)
 generate.register(app)
 chat.register(app)
 app.command("plan", epilog="Example: regrow plan preset=minitron-4b --json")(plan.plan)
