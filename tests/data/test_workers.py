@@ -75,7 +75,8 @@ def test_workers_and_files_change_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_more_workers_change_nothing(tmp_path: Path) -> None:
-    pool = write_pool(tmp_path / "pool", files=9, seed=1, documents=3000)
+    # Enough text for several parts, so that reading is shared too.
+    pool = write_pool(tmp_path / "pool", files=9, seed=1, documents=20_000)
     found = {made(pool, tmp_path / str(n), f"engine.workers={n}") for n in (1, 2, 4)}
     assert len(found) == 1
 
@@ -83,7 +84,7 @@ def test_more_workers_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra [cluster]: no ray")
 def test_a_ray_cluster_changes_nothing(tmp_path: Path) -> None:
-    pool = write_pool(tmp_path / "pool", files=6, seed=1)
+    pool = write_pool(tmp_path / "pool", files=9, seed=1, documents=20_000)
     native = made(pool, tmp_path / "native", "engine.workers=1")
     ray = ["engine.runner=ray", "engine.address=local", "engine.workers=2"]
     assert made(pool, tmp_path / "ray", *ray) == native
