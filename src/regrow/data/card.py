@@ -44,7 +44,7 @@ def card(
         ),
         "licences": published.licences(),
         "exhibits": {s.step.name: s.step.exhibits(s.scores, s.folder) for s in stages},
-        "dropped": _dropped(stages, texts),
+        "dropped": dropped_examples(stages, texts),
     }
 
 
@@ -80,7 +80,7 @@ class Published:
         return sorted(rows, key=lambda row: (-row["bytes"], row["source"], row["licence"]))
 
 
-def _dropped(stages: Sequence[Stage], texts: Sequence[Path]) -> dict[str, dict[str, Any]]:
+def dropped_examples(stages: Sequence[Stage], texts: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """A few documents that each rule took away: the first by id, which is as good as at random."""
     chosen: dict[str, tuple[str, str, float | None]] = {}
     found: dict[str, dict[str, Any]] = {}

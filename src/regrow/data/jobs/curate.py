@@ -109,8 +109,8 @@ def _make(config: CurateConfig, run: Run, stages: Path, final: Path) -> None:
         for unit in units:
             gathered.append(_gathered(config, run, stages, unit))
             progress.advance(1, source=unit.name)
-        counts = [_summed(read_json(folder / gathering.COUNTS) for folder in gathered)]
-        _require_documents(config, gathered, counts[0])
+        counts = [summed(read_json(folder / gathering.COUNTS) for folder in gathered)]
+        require_documents(config, gathered, counts[0])
         alive = _everything(gathered)
         for number, step in enumerate(steps, 1):
             _stop_if_asked(run, f"step {step.name}")
@@ -162,7 +162,8 @@ def _shown(counts: dict[str, Any]) -> dict[str, Any]:
     return {name: counts[name] for name in names if name in counts}
 
 
-def _summed(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def summed(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Counts of all sources in one."""
     total: dict[str, Any] = {"step": "gather", "in": 0, "out": 0}
     counters = {name: Counter[str]() for name in ("dropped", "quarantined", "masked")}
     seconds = 0.0
@@ -176,7 +177,7 @@ def _summed(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {**total, **tables, "seconds": round(seconds, 3)}
 
 
-def _require_documents(
+def require_documents(
     config: CurateConfig, gathered: Sequence[Path], total: dict[str, Any]
 ) -> None:
     """Every source must give something, and few records may be broken; the Python domains must
