@@ -66,7 +66,7 @@ def _plan_lines(told: dict[str, Any]) -> list[str]:
     sample = told["sample"]
     share = "all of them" if sample["share"] == 1 else f"a sample of {sample['documents']:,}"
     lines = [
-        f"{told['documents']:,} documents, {bytes_text(told["bytes"])} of text; "
+        f"{told['documents']:,} documents, {bytes_text(told['bytes'])} of text; "
         f"the steps saw {share}",
         "",
         *_yields(told),
