@@ -53,6 +53,7 @@ BANDS, ROWS, WORDS = 14, 8, 5
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 FAMILIES = 0.35  # of the documents have a copy, as many as three of them
 ROWS_PER_GROUP = 256
+ROWS_PER_FILE = 8192
 NOT_TEXT = re.compile(r"[^\w\s]|_")
 
 Labels = dict[str, str]
@@ -62,7 +63,7 @@ Run = Callable[[Path], Labels]
 def make_corpus(
     path: Path, documents: int, seed: int, normalised: bool
 ) -> list[tuple[str, str, float]]:
-    """Write ``id, text, source, date`` and return planted pairs with their Jaccard similarity.
+    """Write files of ``id, text, source, date``; planted pairs with their Jaccard similarity.
 
     Words follow Zipf's law over 60,000; a copy differs in one to four runs of words, so that
     similarities spread from 0.4 to 1; case, marks and line ends differ in all of them unless
@@ -77,26 +78,41 @@ def make_corpus(
     weights /= weights.sum()
     pairs: list[tuple[str, str, float]] = []
     schema = pa.schema([(name, pa.string()) for name in ("id", "text", "source", "date")])
-    with pq.ParquetWriter(path, schema) as writer:
-        made = 0
-        while made < documents:
-            rows: list[dict[str, str]] = []
-            while len(rows) < ROWS_PER_GROUP and made + len(rows) < documents:
-                size = int(np.clip(rng.lognormal(6.75, 0.85), 30, 20_000))
-                words = vocabulary[rng.choice(60_000, size, p=weights)]
-                origin = row(rng, words, normalised)
-                rows.append(origin)
-                for _ in range(rng.integers(1, 4) if rng.random() < FAMILIES else 0):
-                    changed = words.copy()
-                    share = rng.uniform(0, 0.35)
-                    for gap in rng.integers(0, size, rng.integers(1, 5)):
-                        run = changed[gap : gap + max(1, int(share * size / 4))]
-                        run[:] = vocabulary[rng.choice(60_000, len(run), p=weights)]
-                    rows.append(row(rng, changed, normalised))
-                    pairs.append((origin["id"], rows[-1]["id"], similarity(words, changed)))
-            made += len(rows)
-            writer.write_table(pa.Table.from_pylist(rows, schema))
+    path.mkdir()
+    made = 0
+    while made < documents:
+        with pq.ParquetWriter(path / f"part-{made:07d}.parquet", schema) as writer:
+            end = min(documents, made + ROWS_PER_FILE)
+            while made < end:
+                rows: list[dict[str, str]] = []
+                while len(rows) < ROWS_PER_GROUP and made + len(rows) < end:
+                    family, similar = make_family(rng, vocabulary, weights, normalised)
+                    pairs += [
+                        (family[0]["id"], r["id"], s)
+                        for r, s in zip(family[1:], similar, strict=True)
+                    ]
+                    rows += family
+                made += len(rows)
+                writer.write_table(pa.Table.from_pylist(rows, schema))
     return pairs
+
+
+def make_family(
+    rng: np.random.Generator, vocabulary: np.ndarray, weights: np.ndarray, normalised: bool
+) -> tuple[list[dict[str, str]], list[float]]:
+    """A document and perhaps up to three copies of it, and the similarity of each with it."""
+    size = int(np.clip(rng.lognormal(6.75, 0.85), 30, 20_000))
+    words = vocabulary[rng.choice(len(vocabulary), size, p=weights)]
+    rows, similar = [row(rng, words, normalised)], []
+    for _ in range(rng.integers(1, 4) if rng.random() < FAMILIES else 0):
+        changed = words.copy()
+        share = rng.uniform(0, 0.35)
+        for gap in rng.integers(0, size, rng.integers(1, 5)):
+            run = changed[gap : gap + max(1, int(share * size / 4))]
+            run[:] = vocabulary[rng.choice(len(vocabulary), len(run), p=weights)]
+        rows.append(row(rng, changed, normalised))
+        similar.append(similarity(words, changed))
+    return rows, similar
 
 
 def row(rng: np.random.Generator, words: np.ndarray, normalised: bool) -> dict[str, str]:
@@ -128,10 +144,16 @@ def similarity(one: np.ndarray, other: np.ndarray) -> float:
 def texts(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Ids and the words of the normalised texts, a row group at a time."""
     done = path.name.startswith("normalised")
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_PER_GROUP, columns=["id", "text"]):
-            for name, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
-                yield name, text.split(" ") if done else NOT_TEXT.sub("", text.lower()).split()
+    for batch in batches(path, "id", "text"):
+        for name, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
+            yield name, text.split(" ") if done else NOT_TEXT.sub("", text.lower()).split()
+
+
+def batches(path: Path, *columns: str) -> Iterator[pa.RecordBatch]:
+    """Rows of all files, a row group at a time."""
+    for part in sorted(path.iterdir()):
+        with pq.ParquetFile(part) as file:
+            yield from file.iter_batches(ROWS_PER_GROUP, columns=list(columns))
 
 
 def shingles(words: list[str]) -> list[str]:
@@ -163,7 +185,7 @@ def regrow_step() -> Run:
 
     def run(path: Path) -> Labels:
         folder = Path(tempfile.mkdtemp())
-        frame = engine.read_parquet([path]).select("id", *step.reads())
+        frame = engine.read_parquet(sorted(path.iterdir())).select("id", *step.reads())
         engine.collected(step.score(frame, folder))
         table = pq.read_table(folder / "clusters.parquet", columns=["id", "component"])
         shutil.rmtree(folder)
@@ -191,7 +213,7 @@ def bare_daft() -> Run:
     daft.set_runner_native()
 
     def run(path: Path) -> Labels:
-        frame = daft.read_parquet(str(path))
+        frame = daft.read_parquet(str(path / "*.parquet"))
         plain = f.regexp_replace(frame["text"], r"[\p{P}\p{S}]+", "")
         plain = f.normalize(plain, lowercase=True, white_space=True)
         signature = f.minhash(
@@ -376,18 +398,17 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         kind = "normalised" if options.normalised else "raw"
-        path = Path(folder) / f"{kind}.parquet"
+        path = Path(folder) / kind
         pairs = make_corpus(path, options.documents, options.seed, options.normalised)
-        small = Path(folder) / f"{kind}-small.parquet"
+        small = Path(folder) / f"{kind}-small"
         make_corpus(small, 200, options.seed + 1, options.normalised)
-        batches = pq.ParquetFile(path).iter_batches(ROWS_PER_GROUP, columns=["text"])
-        size = sum(pc.sum(pc.binary_length(batch["text"])).as_py() for batch in batches)
+        sizes = [pc.binary_length(batch["text"]) for batch in batches(path, "text")]
+        size, documents = sum(pc.sum(s).as_py() for s in sizes), sum(map(len, sizes))
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in options.only}
         for number in range(options.rounds):
             order = list(rounds)
             for name in order if number % 2 == 0 else reversed(order):
                 rounds[name].append(measure(name, path, small, pairs))
-        documents = pq.ParquetFile(path).metadata.num_rows
     figures: dict[str, Any] = {
         "documents": documents,
         "texts": kind,
