@@ -32,6 +32,7 @@ NEEDED = (
     "tatoeba-laser",
     "toxicity-davidson",
     "toxicity-jigsaw-testsets",
+    "warc-samples",
 )
 _SPACE = re.compile(r"\s+")
 _BLANK = re.compile(r"\n[ \t]*\n")

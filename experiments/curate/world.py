@@ -198,9 +198,14 @@ def _pool(files: Sequence[File], random: Random, size: Size) -> list[Page]:
             continue
         used[file.kind] = used.get(file.kind, 0) + _bytes(file)
         for number, body in enumerate(texts.pages(file, size.page)):
-            title = " ".join(body[0].split()[:8])[:80]
-            pages.append(Page(file.kind, f"{file.name} {number}", title, body))
+            title = _title(body)
+            # A module's code and its docstrings have one file name.
+            pages.append(Page(file.kind, f"{file.kind} {file.name} {number}", title, body))
     return pages
+
+
+def _title(body: Sequence[str]) -> str:
+    return " ".join(body[0].split()[:8])[:80]
 
 
 def _bytes(file: File) -> int:
@@ -213,8 +218,7 @@ def _farms(pool: Sequence[Page], count: float, random: Random) -> list[Page]:
     made = []
     for number in range(round(count)):
         body = junk.farm(random, *material)
-        title = " ".join(body[0].split()[:8])[:80]
-        made.append(Page("farm", f"farm {number}", title, body))
+        made.append(Page("farm", f"farm {number}", _title(body), body))
     return made
 
 

@@ -1,0 +1,227 @@
+"""The arms: a configuration of ``curate run`` each, and the tokens that a model is trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from experiments.curate import world
+from experiments.curate.prepare import RAW, Seed, do, rows
+
+from regrow.core import atomic
+from regrow.core.seed import derive
+
+Ints = npt.NDArray[np.int64]
+_CHUNK = 64
+SHARES = {"High": 0.70, "Medium": 0.25, "Low": 0.05}
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to make training text of the pool.
+
+    Args:
+        label: as the tables say it.
+        config: file of ``arms/`` that makes its documents.
+        after: arm whose scores it can use again, and whose size it takes where it is random.
+        shares: quality to share of the tokens; empty where documents are drawn evenly.
+        small: whether it is of the small pool, for twice the raw pool's tokens.
+    """
+
+    label: str
+    config: str
+    after: str = ""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    small: bool = False
+
+
+#: In the order of running: what is reused comes first.
+ARMS = {
+    "raw": Arm("raw", "raw"),
+    "dedup": Arm("dedup", "dedup"),
+    "filter": Arm("+ filter", "filter"),
+    "dsir": Arm("+ DSIR", "dsir", "filter"),
+    "attr": Arm("+ attributes (full pipeline)", "attr", "dsir", SHARES),
+    "random": Arm("control: random, as many bytes as + DSIR", "random", "dsir"),
+    "shuffled": Arm("control: DSIR to a random target", "dsir-target-shuffled", "filter"),
+    "attr-filter": Arm("attributes on + filter, without DSIR", "attr-filter", "filter", SHARES),
+    "raw-2": Arm("raw, two epochs", "raw", small=True),
+    "dedup-2": Arm("dedup, as many tokens", "dedup", small=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What an arm is trained on.
+
+    Args:
+        documents: token ids of each, end mark last.
+        files: what each is, ``(documents,)``.
+        epochs: how often each bucket was gone through.
+    """
+
+    documents: list[Ints]
+    files: list[str]
+    epochs: dict[str, float]
+
+    @property
+    def tokens(self) -> int:
+        """Ids in all."""
+        return sum(map(len, self.documents))
+
+
+def curated(seed: Seed, name: str) -> Path:
+    """The arm's run of ``curate run``, made where it is not there."""
+    arm = ARMS[name]
+    folder = seed.folder / f"arm-{name.removesuffix('-2')}"
+    words = seed.pool()
+    if arm.config == "random":
+        # Chosen by ids, which are hashes: a random part of each source.
+        kept = _source_bytes(seed.folder / f"arm-{arm.after}")
+        words += [f"sources.{n}.max_bytes={kept[s]}" for n, s in enumerate(RAW) if kept.get(s)]
+    elif arm.after:
+        words.append(f"reuse={seed.folder / f'arm-{arm.after}'}")
+    if arm.config in ("dsir", "attr"):
+        words.append(f"select.target.files={seed.world / 'sets' / 'target.jsonl'}")
+    if arm.config == "dsir-target-shuffled":
+        words.append(f"select.target.files={shuffled_target(seed)}")
+    if arm.shares:
+        words.append(f"attributes.quality={seed.folder / 'classifier'}")
+    do("curate run", folder, arm.config, *words)
+    return folder
+
+
+def _source_bytes(run: Path) -> Counter[str]:
+    sizes: Counter[str] = Counter()
+    for row in rows(run, ("source", "text")):
+        sizes[row["source"]] += len(row["text"].encode())
+    return sizes
+
+
+def shuffled_target(seed: Seed) -> Path:
+    """Random documents of the raw pool, as many bytes as the target has."""
+    path = seed.folder / "shuffled-target.jsonl"
+    if not path.exists():
+        wanted = sum(len(t.encode()) for found in seed.sets()["target"].values() for t in found)
+        found = list(rows(seed.folder / "arm-raw", ("id", "text")))
+        lines = []
+        for index in order(seed.seed, -1, [row["id"] for row in found]):
+            text = found[index]["text"]
+            lines.append(json.dumps({"id": found[index]["id"], "text": text}) + "\n")
+            wanted -= len(text.encode())
+            if wanted <= 0:
+                break
+        atomic.write_text(path, "".join(lines))
+    return path
+
+
+def order(seed: int, epoch: int, names: Sequence[str]) -> list[int]:
+    """A permutation that depends on the seed, the epoch and the names alone."""
+    keys = [hashlib.blake2b(f"{derive(seed, 'draw', epoch)} {n}".encode()).digest() for n in names]
+    return sorted(range(len(names)), key=keys.__getitem__)
+
+
+def drawn(seed: Seed, run: Path, shares: Mapping[str, float], tokens: int) -> Drawn:
+    """Whole documents, epoch after epoch, until there are enough tokens; the last one is cut.
+
+    Args:
+        seed: whose tokenizer is used.
+        run: of ``curate run``.
+        shares: quality to share of the tokens; empty for no buckets.
+        tokens: in all, end marks counted.
+    """
+    columns = ("id", "file", "text", *(("quality",) if shares else ()))
+    buckets: dict[str, list[dict[str, Any]]] = {}
+    for row in rows(run, columns):
+        buckets.setdefault(row["quality"] if shares else "all", []).append(row)
+    made = Drawn([], [], {})
+    for bucket, share in (shares or {"all": 1.0}).items():
+        part = _passes(seed, buckets[bucket], round(share * tokens))
+        made.documents.extend(part.documents)
+        made.files.extend(part.files)
+        made.epochs[bucket] = part.epochs["all"]
+    return made
+
+
+def _passes(seed: Seed, found: list[dict[str, Any]], wanted: int) -> Drawn:
+    tokenizer = seed.tokenizer()
+    known: dict[int, Ints] = {}
+    documents: list[Ints] = []
+    files: list[str] = []
+    left, epoch, at = wanted, 0, 0
+    while left > 0:
+        turn = order(seed.seed, epoch, [row["id"] for row in found])
+        for at in range(0, len(turn), _CHUNK):
+            chunk = turn[at : at + _CHUNK]
+            fresh = [i for i in chunk if i not in known]
+            for i, ids in zip(
+                fresh, tokenizer.encode_batch([found[i]["text"] for i in fresh]), strict=True
+            ):
+                known[i] = np.array([*ids, tokenizer.end], np.int64)
+            for done, i in enumerate(chunk, 1):
+                documents.append(known[i][:left])
+                files.append(found[i]["file"])
+                left -= len(documents[-1])
+                if left <= 0:
+                    return Drawn(documents, files, {"all": epoch + (at + done) / len(found)})
+        epoch += 1
+    return Drawn(documents, files, {"all": float(epoch)})
+
+
+def mixture(seed: Seed, sample: Drawn) -> dict[str, Any]:
+    """Tokens by kind, and those in planted copies."""
+    index = seed.index()
+    kinds: Counter[str] = Counter()
+    copies = 0
+    for ids, file in zip(sample.documents, sample.files, strict=True):
+        known = index.get(file)
+        kinds[known["kind"] if known else "archives"] += len(ids)
+        copies += len(ids) if known and known["copy"] else 0
+    return {"kinds": dict(sorted(kinds.items())), "copies": copies}
+
+
+def removed(seed: Seed, run: Path) -> dict[str, Any]:
+    """Documents of each class in the pool, and how many each step took.
+
+    Returns:
+        ``pool``: class to number; ``steps``: step to class to number. Classes: ``copies``
+        (planted near-duplicates of any kind), and without them ``links``, ``foreign``, ``code``,
+        ``english``.
+    """
+    index = seed.index()
+    pool = Counter(class_of(line) for line in index.values())
+    steps: dict[str, Counter[str]] = {}
+    table = pq.read_table(run / "documents" / "dropped.parquet", columns=["file", "step"])
+    for file, step in zip(table["file"].to_pylist(), table["step"].to_pylist(), strict=True):
+        if file in index:
+            steps.setdefault(step, Counter())[class_of(index[file])] += 1
+    return {"pool": dict(pool), "steps": {name: dict(found) for name, found in steps.items()}}
+
+
+def class_of(line: Mapping[str, Any]) -> str:
+    """What a document is to the table of what was removed."""
+    if line["copy"]:
+        return "copies"
+    return {"farm": "links", "foreign": "foreign", "code": "code"}.get(line["kind"], "english")
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Kinds as the table of mixtures puts them together."""
+    named = (*world.TARGET_KINDS, *world.OUT_KINDS)
+    rest = tuple(kind for kind in world.ENGLISH if kind not in named)
+    return {
+        "kinds of held_in": world.TARGET_KINDS,
+        "kinds of held_out": world.OUT_KINDS,
+        "other English": (*rest, "archives"),
+        "links": ("farm",),
+        "foreign": ("foreign",),
+        "code": ("code",),
+    }
