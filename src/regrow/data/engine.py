@@ -226,13 +226,32 @@ def map_batches(
         arrays = [pa.array(found[field.name], field.type) for field in makes]
         return pa.StructArray.from_arrays(arrays, fields=list(makes))
 
-    wrapped = daft.func.batch(
-        return_dtype=daft.DataType.from_arrow_type(made),
-        unnest=True,
-        use_process=processes and _SETUP.workers > 1,
-        batch_size=batch_rows,
-    )(apply)
+    apart = processes and _SETUP.workers > 1
+    options = {
+        "return_dtype": daft.DataType.from_arrow_type(made),
+        "unnest": True,
+        "batch_size": batch_rows,
+    }
+    if apart and _SETUP.runner == "native":
+        wrapped = _pool(daft, apply, options)
+    else:
+        wrapped = daft.func.batch(use_process=apart, **options)(apply)
     return frame.select(*keep, wrapped(*(frame[name] for name in reads)))
+
+
+def _pool(daft: Any, apply: Callable[..., pa.Array], options: Mapping[str, Any]) -> Any:
+    """The function in as many processes as there are workers.
+
+    Daft takes a process a core for a plain function, whatever it is told; of a class it makes as
+    many as it is told. On Ray it is the cluster that says how many.
+    """
+
+    class Pool:
+        @daft.method.batch(**options)  # type: ignore[untyped-decorator]
+        def run(self, *series: Any) -> pa.Array:
+            return apply(*series)
+
+    return daft.cls(Pool, max_concurrency=_SETUP.workers, use_process=True)().run
 
 
 def _one_array(array: Any) -> pa.Array:
