@@ -93,7 +93,7 @@ def classify(data: bytes) -> tuple[Codes, bool]:
         return codes, True
     raw = np.frombuffer(data, np.uint8)
     first = np.flatnonzero(raw >= 0xC0)
-    points, sizes = _decoded(raw, first)
+    points, sizes = decoded(raw, first)
     wide = points >= 0x10000
     found = _plane()[np.where(wide, 0, points)]
     if wide.any():
@@ -109,7 +109,7 @@ def classify(data: bytes) -> tuple[Codes, bool]:
     return codes, False
 
 
-def _decoded(raw: Codes, first: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int32], Codes]:
+def decoded(raw: Codes, first: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int32], Codes]:
     """Code points of the characters of several bytes that begin at ``first``, and their sizes."""
     lead = raw[first]
     sizes = (2 + (lead >= 0xE0) + (lead >= 0xF0)).astype(np.uint8)

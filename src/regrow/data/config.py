@@ -18,6 +18,7 @@ from regrow.data.settings.fuzzy import FuzzyConfig
 from regrow.data.settings.language import LanguageConfig
 from regrow.data.settings.perplexity import PerplexityConfig
 from regrow.data.settings.pii import PiiConfig
+from regrow.data.settings.select import SelectConfig
 from regrow.data.settings.sources import PythonSource, SourceConfig
 
 # Bytes, special tokens, the newline, and one character.
@@ -74,6 +75,8 @@ class CurateConfig(Config):
     """The step ``classifier``: a quality filter that learned from examples."""
     attributes: AttributesConfig = {}
     """Attribute to classifier: ``quality``, ``domain``, ``speech``, ``toxicity``, or your own."""
+    select: SelectConfig = SelectConfig()
+    """The step ``select``: documents that look like a target stay."""
     split: SplitConfig = SplitConfig()
     """Shares of the splits."""
     reuse: Path | None = None

@@ -33,7 +33,7 @@ from regrow.data.publish import SplitWriters, merged
 from regrow.data.settings.sources import PythonSource
 from regrow.data.sources import SOURCES, local_inputs
 from regrow.data.stages import Alive, Stage
-from regrow.data.steps import STEPS
+from regrow.data.steps import STEPS, Noting
 from regrow.io.parquet import TableWriter
 
 DOCUMENTS_FOLDER = "documents"
@@ -63,11 +63,14 @@ def plan(config: CurateConfig) -> Plan:
                 figures[domain] = _cap(source.max_bytes.get(domain))
         else:
             figures[source.name] = f"{source.path}, {_cap(source.max_bytes)}"
+    notes: list[str] = []
     for name in config.steps:
-        STEPS.get(name)(config)  # each refuses settings that it cannot work with
+        step = STEPS.get(name)(config)  # each refuses settings that it cannot work with
+        if isinstance(step, Noting):
+            notes += step.notes()
     figures["steps"] = ", ".join(config.steps)
     figures["split"] = ", ".join(f"{k} {v:g}" for k, v in config.split.shares().items())
-    return Plan(f"curate {len(config.source_names())} sources", figures)
+    return Plan(f"curate {len(config.source_names())} sources", figures, (*notes,))
 
 
 def _cap(max_bytes: int | None) -> str:

@@ -9,7 +9,7 @@ row: the job does, and counts, so that in = out + dropped holds for each step.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from regrow.core.registry import Registry
 
@@ -59,6 +59,15 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
+class Noting(Protocol):
+    """A step that has something to say before it is run."""
+
+    def notes(self) -> list[str]:
+        """What a reader of the plan should know."""
+        ...
+
+
 class StepClass(Protocol):
     """How a step is made."""
 
@@ -77,6 +86,7 @@ STEPS: Registry[StepClass] = Registry(
         "fuzzy": "regrow.data.steps.fuzzy:Fuzzy",
         "filter": "regrow.data.steps.filter:Filter",
         "perplexity": "regrow.data.steps.perplexity:Perplexity",
+        "select": "regrow.data.steps.select:Select",
         "split": "regrow.data.steps.split:Split",
     },
 )

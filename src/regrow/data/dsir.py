@@ -1,0 +1,272 @@
+"""Importance resampling over hashed n-grams: which texts look most like a target.
+
+Source: DSIR (Xie et al., arXiv 2302.03169), as Data, Data Everywhere (arXiv 2407.06380) uses it.
+The counts of buckets equal those of the paper's own library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from regrow.data.characters import decoded
+from regrow.data.words import Hashes, Ints, batches, hash_pieces, joined_hashes
+
+BUCKETS = 10_000
+#: Added to every probability before its logarithm.
+FLOOR = 1e-8
+GROUPS = 10  # of documents of similar length
+
+Buckets = npt.NDArray[np.uint16]
+Floats = npt.NDArray[np.float64]
+
+_SPACE, _WORD, _OTHER = range(3)
+_DIGEST_WORDS = 8
+# 2^32 to the power of each word of a digest, modulo the buckets: their sum stays below 2^49.
+_POWERS = np.array([pow(2, 32 * (_DIGEST_WORDS - 1 - i), BUCKETS) for i in range(_DIGEST_WORDS)])
+_SLOT_BITS = 21
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Buckets of the n-grams of several texts.
+
+    Args:
+        buckets: ``(n-grams,)`` one for each token and for each two in a row, text after text.
+        first: ``(texts + 1,)`` where those of each text begin.
+    """
+
+    buckets: Buckets
+    first: Ints
+
+    @property
+    def tokens(self) -> Ints:
+        """``(texts,)`` tokens of each text."""
+        return (np.diff(self.first) + 1) // 2
+
+    def counts(self) -> Ints:
+        """``(BUCKETS,)`` n-grams of all texts in each bucket."""
+        return np.bincount(self.buckets, minlength=BUCKETS).astype(np.int64)
+
+
+class Hasher:
+    r"""Unigrams and bigrams of texts in buckets; an n-gram is hashed once while it is remembered.
+
+    Tokens are what ``\w+|[^\w\s]+`` finds in the lower-case text. A bucket is SHA-256 of the n-gram
+    (a bigram: its tokens with a space between them), as a number, modulo 10,000. N-grams are told
+    apart by 64 bits of a faster hash, for which there is a fixed number of slots.
+    """
+
+    def __init__(self) -> None:
+        self._known = np.zeros(1 << _SLOT_BITS, np.uint64)
+        self._known[0] = np.iinfo(np.uint64).max  # belongs to the last slot: no match
+        self._buckets = np.zeros(1 << _SLOT_BITS, np.uint16)
+
+    def features(self, texts: Sequence[str]) -> Features:
+        """Buckets of each n-gram of each text.
+
+        Raises:
+            UnicodeEncodeError: a lone surrogate.
+        """
+        parts = [self._of(texts[chosen]) for chosen in batches(texts)]
+        sizes = [size for _, part in parts for size in part]
+        first = np.zeros(len(sizes) + 1, np.int64)
+        np.cumsum(np.array(sizes, np.int64), out=first[1:])
+        found = [buckets for buckets, _ in parts] or [np.empty(0, np.uint16)]
+        return Features(np.concatenate(found), first)
+
+    def _of(self, texts: Sequence[str]) -> tuple[Buckets, Ints]:
+        """Buckets of a few texts, and how many each has."""
+        encoded = [text.lower().encode() for text in texts]
+        # Eight more bytes, so that eight can be read from any place.
+        data = b"\n".join([b"", *encoded, b"\n" * 8])
+        starts, ends = _edges(_classes(data))
+        breaks = np.cumsum([0, *(len(text) + 1 for text in encoded)])
+        tokens = np.diff(np.searchsorted(starts, breaks))
+        last = np.cumsum(tokens)[tokens > 0] - 1
+        singles = hash_pieces(data, starts, ends)
+        hashes = np.empty(2 * len(starts), np.uint64)
+        hashes[0::2] = singles
+        hashes[1:-1:2] = joined_hashes(singles[:-1], singles[1:])
+        inside = np.ones(len(hashes), bool)
+        inside[2 * last + 1] = False
+        number = np.flatnonzero(inside)
+        found = self._lookup(hashes[number], number, data, starts, ends)
+        return found, np.maximum(2 * tokens - 1, 0)
+
+    def _lookup(
+        self, hashes: Hashes, number: Ints, data: bytes, starts: Ints, ends: Ints
+    ) -> Buckets:
+        """The bucket of each n-gram: even numbers are tokens, odd ones a token and the next."""
+        slots = (hashes >> np.uint64(64 - _SLOT_BITS)).astype(np.int64)
+        found = self._buckets[slots]
+        missed = np.flatnonzero(self._known[slots] != hashes)
+        if len(missed):
+            new, at, inverse = np.unique(hashes[missed], return_index=True, return_inverse=True)
+            at = missed[at]
+            buckets = hashed(_ngrams(number[at], data, starts, ends))
+            found[missed] = buckets[inverse]
+            self._known[slots[at]] = new
+            self._buckets[slots[at]] = buckets
+        return found
+
+
+def _ngrams(number: Ints, data: bytes, starts: Ints, ends: Ints) -> list[bytes]:
+    """The n-grams themselves, as they are hashed."""
+    head, pair = number >> 1, number & 1
+    tail = head + pair
+    begins, stops = starts[head], ends[tail]
+    ngrams = [data[a:b] for a, b in zip(begins.tolist(), stops.tolist(), strict=True)]
+    blank = np.frombuffer(data, np.uint8) == ord(" ")
+    apart = np.flatnonzero((pair == 1) & ~((starts[tail] == ends[head] + 1) & blank[ends[head]]))
+    middle = zip(
+        apart.tolist(),
+        (ends[head[apart]] - begins[apart]).tolist(),
+        (stops[apart] - starts[tail[apart]]).tolist(),
+        strict=True,
+    )
+    for place, first, second in middle:
+        ngram = ngrams[place]
+        ngrams[place] = ngram[:first] + b" " + ngram[len(ngram) - second :]
+    return ngrams
+
+
+def hashed(ngrams: Iterable[bytes]) -> Buckets:
+    """SHA-256 of each, as a number, modulo ``BUCKETS``."""
+    sha256 = hashlib.sha256
+    digests = b"".join([sha256(ngram).digest() for ngram in ngrams])
+    words = np.frombuffer(digests, ">u4").reshape(-1, _DIGEST_WORDS).astype(np.int64)
+    found: Buckets = (words @ _POWERS % BUCKETS).astype(np.uint16)
+    return found
+
+
+@cache
+def _bytes_table() -> bytes:
+    return bytes(_class_of(chr(point)) if point < 0x80 else _OTHER for point in range(256))
+
+
+@cache
+def _points_table() -> npt.NDArray[np.uint8]:
+    """Of the first 65,536 code points."""
+    return np.fromiter((_class_of(chr(point)) for point in range(0x10000)), np.uint8, 0x10000)
+
+
+def _class_of(character: str) -> int:
+    r"""As ``re`` sees it: ``\s``, ``\w``, or neither."""
+    if character.isspace():
+        return _SPACE
+    return _WORD if character.isalnum() or character == "_" else _OTHER
+
+
+def _classes(data: bytes) -> npt.NDArray[np.uint8]:
+    """The class of each byte of UTF-8; all bytes of a character have its class."""
+    classes = np.frombuffer(bytearray(data).translate(_bytes_table()), np.uint8)
+    if data.isascii():
+        return classes
+    raw = np.frombuffer(data, np.uint8)
+    first = np.flatnonzero(raw >= 0xC0)
+    points, sizes = decoded(raw, first)
+    wide = points >= 0x10000
+    found = _points_table()[np.where(wide, 0, points)]
+    if wide.any():
+        rare, where = np.unique(points[wide], return_inverse=True)
+        found[wide] = np.array([_class_of(chr(p)) for p in rare.tolist()], np.uint8)[where]
+    classes[first] = found
+    for offset in (1, 2, 3):
+        longer = sizes > offset
+        classes[first[longer] + offset] = found[longer]
+    return classes
+
+
+def _edges(classes: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
+    changes = classes[1:] != classes[:-1]
+    starts = np.flatnonzero(changes & (classes[1:] != _SPACE)) + 1
+    ends = np.flatnonzero(changes & (classes[:-1] != _SPACE)) + 1
+    return starts, ends
+
+
+def log_ratio(target: Ints, raw: Ints, laplace: float = 0.0) -> Floats:
+    """``log q_j - log p_j`` of each bucket, each probability with 1e-8 added.
+
+    Args:
+        target: ``(BUCKETS,)`` n-grams of the target.
+        raw: ``(BUCKETS,)`` n-grams of what is chosen from.
+        laplace: added to each of the target's counts.
+    """
+    return _logs(target.astype(np.float64) + laplace) - _logs(raw.astype(np.float64))
+
+
+def _logs(counts: Floats) -> Floats:
+    found: Floats = np.log(counts / max(1.0, counts.sum()) + FLOOR)
+    return found
+
+
+def log_weight(buckets: Buckets, ratio: Floats) -> float:
+    """Log importance weight of one text: the sum over its n-grams, so it grows with the text."""
+    return float(ratio[buckets].sum())
+
+
+def own_log_weight(buckets: Buckets, target: Ints, raw: Ints, laplace: float = 0.0) -> float:
+    """The same of one text of the target itself, asked of the target without it.
+
+    A text that helped to say what is wanted would otherwise find itself wanted whatever it says.
+
+    Args:
+        buckets: of the text.
+        target: ``(BUCKETS,)`` of the whole target.
+        raw: ``(BUCKETS,)`` of what is chosen from, this text included.
+        laplace: as in :func:`log_ratio`.
+    """
+    kinds, times = np.unique(buckets, return_counts=True)
+    total = target.sum() - times.sum() + laplace * BUCKETS
+    q = (target[kinds] - times + laplace) / max(1.0, total)
+    p = raw[kinds] / max(1, raw.sum())
+    return float(times @ (np.log(q + FLOOR) - np.log(p + FLOOR)))
+
+
+def uniforms(ids: Sequence[str], seed: int) -> Floats:
+    """A number above 0 and below 1 for each id, which depends on it and on the seed alone."""
+    bits = np.array([xxhash.xxh3_64_intdigest(one.encode(), seed) for one in ids], np.uint64)
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def gumbel(uniform: Floats) -> Floats:
+    """Gumbel(0, 1) variates: the largest ``k`` of log weights with them are ``k`` draws without
+    replacement, each in proportion to the weights that are left."""
+    found: Floats = -np.log(-np.log(uniform))
+    return found
+
+
+def length_edges(tokens: Ints) -> Floats:
+    """``(9,)`` where one tenth of the texts ends, by length, and the next begins."""
+    found: Floats = np.quantile(tokens, np.arange(1, GROUPS) / GROUPS)
+    return found
+
+
+def cuts(keys: Floats, ties: Floats, groups: Ints, share: float, count: int) -> Floats:
+    """What the last of the chosen of each group has: the highest keys are chosen.
+
+    Args:
+        keys: ``(texts,)`` what they are ranked by.
+        ties: ``(texts,)`` which comes first of equal keys: the higher.
+        groups: ``(texts,)`` numbers below ``count``.
+        share: of each group; the shares are rounded so that they add up to that of all.
+        count: groups.
+
+    Returns:
+        ``(count, 2)`` key and tie; infinite where none is chosen.
+    """
+    order = np.lexsort((-ties, -keys, groups))
+    ends = np.cumsum(np.bincount(groups, minlength=count))
+    quota = np.diff(np.floor(share * ends + 0.5).astype(np.int64), prepend=0)
+    found = np.full((count, 2), np.inf)
+    some = quota > 0
+    last = order[np.concatenate([[0], ends[:-1]])[some] + quota[some] - 1]
+    found[some] = np.column_stack([keys[last], ties[last]])
+    return found
