@@ -98,8 +98,6 @@ def _yields(told: dict[str, Any]) -> list[str]:
 
 
 def _interval(cell: dict[str, Any]) -> str:
-    if cell["estimate"] is None:
-        return f"0 to {cell['high']:,}"
     if cell["low"] == cell["high"]:
         return f"{cell['estimate']:,}"
     return f"{cell['estimate']:,} ({cell['low']:,} to {cell['high']:,})"

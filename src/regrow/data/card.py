@@ -28,6 +28,7 @@ def card(
     counts: Sequence[dict[str, Any]],
     texts: Sequence[Path],
     published: Published,
+    dropped: Path,
 ) -> dict[str, Any]:
     """Everything that the card says.
 
@@ -36,9 +37,11 @@ def card(
         counts: of the gathering and of every stage.
         texts: gathered tables.
         published: what was seen of the documents that stayed.
+        dropped: the table of all that were dropped.
     """
     return {
         "stages": [dict(one) for one in counts],
+        "yields": _yields([one["step"] for one in counts], published, dropped),
         "lengths": exhibits.histogram(
             "characters of a document that stayed", published.lengths(), _LENGTHS
         ),
@@ -65,6 +68,13 @@ class Published:
             row[0] += 1
             row[1] += size
 
+    def documents(self) -> Counter[str]:
+        """Documents of each source."""
+        found: Counter[str] = Counter()
+        for (source, _), (number, _) in self._licences.items():
+            found[source] += number
+        return found
+
     def lengths(self) -> np.ndarray:
         """Characters of each document."""
         return np.repeat(
@@ -78,6 +88,22 @@ class Published:
             for (source, licence), (n, size) in self._licences.items()
         ]
         return sorted(rows, key=lambda row: (-row["bytes"], row["source"], row["licence"]))
+
+
+def _yields(steps: Sequence[str], published: Published, dropped: Path) -> list[dict[str, Any]]:
+    """Documents of each source after each stage: those that stayed, and what later stages took."""
+    gone: Counter[tuple[str, str]] = Counter()
+    with pq.ParquetFile(dropped) as file:
+        for batch in file.iter_batches(columns=["step", "source"]):
+            gone.update(zip(batch["step"].to_pylist(), batch["source"].to_pylist(), strict=True))
+    left = published.documents()
+    left.update(dict.fromkeys({source for _, source in gone}, 0))
+    found = []
+    for step in reversed(steps):
+        found.append({"step": step, "sources": dict(sorted(left.items()))})
+        for source in left:
+            left[source] += gone[step, source]
+    return found[::-1]
 
 
 def dropped_examples(stages: Sequence[Stage], texts: Sequence[Path]) -> dict[str, dict[str, Any]]:

@@ -38,10 +38,6 @@ class Estimate:
         """With what the sample says nothing of."""
         return Estimate(self.value + value, self.low + low, self.high + high)
 
-    def united(self, other: Estimate) -> Estimate:
-        """This guess, with an interval that holds both."""
-        return Estimate(self.value, min(self.low, other.low), max(self.high, other.high))
-
     def as_counts(self) -> dict[str, int]:
         """Whole numbers, rounded so that the interval stays as wide."""
         low, high = math.floor(self.low + 1e-9), math.ceil(self.high - 1e-9)
@@ -53,32 +49,33 @@ def width(intervals: int, confidence: float = 0.95) -> float:
     return NormalDist().inv_cdf(1 - (1 - confidence) / (2 * max(1, intervals)))
 
 
-def share(values: Floats, weights: Floats, groups: Floats, drawn: float, z: float) -> Estimate:
-    """The weighted mean of shares over the whole.
+def ratio(
+    parts: Floats, whole: Floats, groups: npt.NDArray[np.int64], drawn: float, z: float
+) -> Estimate:
+    """The share that a part has of a whole, from a sample of groups.
 
     The variance is that of a ratio of sums over groups, each of which was drawn with the same
-    probability (Särndal et al., Model Assisted Survey Sampling, 5.5); the interval is Wilson's with
+    probability (Särndal et al., Model Assisted Survey Sampling, 5.6); the interval is Wilson's with
     as many documents as would give this variance one by one, but never more than the groups are
     worth by their sizes: where all of a sample stay or go the variance says nothing.
 
     Args:
-        values: ``(N,)``, 1 for what stays, 0 for what goes; below 0 where a copy that stays in the
-            sample will go in the whole.
-        weights: ``(N,)``, documents of the whole that each stands for.
-        groups: ``(N,)`` whole numbers, equal for what was drawn together.
+        parts: ``(N,)``, what a document adds to the part.
+        whole: ``(N,)``, what it adds to the whole; not 0 everywhere.
+        groups: ``(N,)``, equal for what was drawn together.
         drawn: probability with which a group was drawn, in (0, 1].
         z: width in standard deviations.
 
     Returns:
         Shares, from 0 to 1.
     """
-    total = float(weights.sum())
-    mean = float(np.clip((weights * values).sum() / total, 0, 1))
+    total = float(whole.sum())
+    mean = float(np.clip(parts.sum() / total, 0, 1))
     if drawn >= 1:
         return Estimate(mean, mean, mean)
     codes = np.unique(groups, return_inverse=True)[1]
-    spread = np.bincount(codes, weights * (values - mean))
-    sizes = np.bincount(codes, weights)
+    spread = np.bincount(codes, parts - mean * whole)
+    sizes = np.bincount(codes, whole)
     variance = float((spread**2).sum()) / total**2 * (1 - drawn)
     worth = total**2 / float((sizes**2).sum()) / (1 - drawn)
     if variance > 0 and 0 < mean < 1:
@@ -96,7 +93,7 @@ def _wilson(mean: float, number: float, z: float) -> Estimate:
     return Estimate(mean, min(mean, max(0.0, middle - half)), max(mean, min(1.0, middle + half)))
 
 
-def slope(small: tuple[float, float], large: tuple[float, float], whole: float) -> float:
+def line(small: tuple[float, float], large: tuple[float, float], whole: float) -> float:
     """Seconds for the whole, on the line through two sizes that were timed.
 
     Args:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from regrow.core import atomic
 from regrow.report import (
     control_section,
+    curate_section,
     family_sections,
     other_sections,
     run_sections,
@@ -53,6 +54,10 @@ RUN_SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     control_section.control,
     run_sections.data,
     shared_sections.documents,
+    curate_section.flow,
+    curate_section.steps,
+    curate_section.lengths,
+    curate_section.dropped,
     run_sections.models,
     search_section.search,
     task_section.tasks,

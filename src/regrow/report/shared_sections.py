@@ -22,6 +22,7 @@ from regrow.report.section import (
 )
 
 _SHOWN_SAMPLES = 12
+_SHOWN_REASONS = 4
 _SAMPLE_CHARACTERS = 4000
 _CONFIG_CHARACTERS = 200_000
 _CONTINUATIONS = ("text", "continuation", "completion", "output", "answer")
@@ -98,11 +99,15 @@ def _steps(run: RunFolder, file: str) -> Markup:
     lines = []
     for place, step in enumerate(map(mapping, items(run.result.get("steps")))):
         where = f"{file}: steps[{place}]"
-        reasons = [
-            f"{name} {count(value)}"
+        counted = [
+            (name, value)
             for key in ("dropped", "quarantined")
             for name, value in numbers(step.get(key)).items()
         ]
+        counted.sort(key=lambda pair: -pair[1])
+        reasons = [f"{name} {count(value)}" for name, value in counted[:_SHOWN_REASONS]]
+        if len(counted) > _SHOWN_REASONS:
+            reasons.append(f"{count(len(counted) - _SHOWN_REASONS)} more reasons")
         lost = sum([*numbers(step.get("dropped")).values()], 0) + sum(
             [*numbers(step.get("quarantined")).values()], 0
         )

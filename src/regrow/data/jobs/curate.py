@@ -53,8 +53,10 @@ def plan(config: CurateConfig) -> Plan:
 
     Raises:
         InputError: a folder that does not exist or holds nothing that could be text.
-        ConfigError: settings that a step cannot work with.
+        ConfigError: settings that a step cannot work with, or an engine that cannot be had.
     """
+    engine.check(config.engine)
+    _require_reusable(config.reuse)
     figures: dict[str, Any] = {}
     for source in config.sources:
         SOURCES.get(source.kind)(source)  # a folder's files are listed here
@@ -71,6 +73,11 @@ def plan(config: CurateConfig) -> Plan:
     figures["steps"] = ", ".join(config.steps)
     figures["split"] = ", ".join(f"{k} {v:g}" for k, v in config.split.shares().items())
     return Plan(f"curate {len(config.source_names())} sources", figures, (*notes,))
+
+
+def _require_reusable(folder: Path | None) -> None:
+    if folder and not any(folder.glob(f"{STAGES_FOLDER}/*/{staging.COUNTS}")):
+        raise InputError(f"reuse: {folder} is no run folder of curate run with finished steps")
 
 
 def _cap(max_bytes: int | None) -> str:
@@ -258,7 +265,9 @@ def _publish(
             "examples": tally.examples,
         }
         write_json(staged / MANIFEST, manifest)
-        write_json(run.path / CARD, card(done, plain, alive.texts, published))
+        write_json(
+            run.path / CARD, card(done, plain, alive.texts, published, staged / "dropped.parquet")
+        )
         seconds["documents"] = round(time.monotonic() - began, 3)
         write_json(run.path / TIMINGS, seconds)
 
