@@ -202,7 +202,8 @@ def get_verb(name: str) -> Verb:
         ConfigError: there is none; lists the known ones.
     """
     if name not in VERBS:
-        close = get_close_matches(name, VERBS, n=1)
-        hint = f", did you mean {close[0]}?" if close else ""
+        group = [verb for verb in VERBS if verb.startswith(f"{name} ")]
+        close = group or get_close_matches(name, VERBS, n=1)
+        hint = f", did you mean {' or '.join(close)}?" if close else ""
         raise ConfigError(f"unknown verb {name!r}{hint} (known: {', '.join(VERBS)})")
     return VERBS[name]

@@ -233,7 +233,8 @@ def command(run: RunFolder) -> str:
         source = f"{folder}/trials/{best}"
     config, target = shlex.quote(f"{source}/config.yaml"), shlex.quote(f"{folder}-again")
     file = config if verb == "grow" else f"--config {config}"
-    return f"regrow {shlex.quote(verb)} {file} --run {target}"
+    words = " ".join(map(shlex.quote, verb.split()))
+    return f"regrow {words} {file} --run {target}"
 
 
 def inputs(run: RunFolder) -> Section | None:
