@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from regrow.core.config import Config
 from regrow.data.settings.attributes import AttributesConfig
 from regrow.data.settings.classifier import ClassifierFilterConfig
+from regrow.data.settings.decontaminate import OverlapConfig
 from regrow.data.settings.duplicates import DuplicatesConfig
 from regrow.data.settings.engine import EngineConfig
 from regrow.data.settings.filter import FilterConfig
@@ -77,6 +78,8 @@ class CurateConfig(Config):
     """Attribute to classifier: ``quality``, ``domain``, ``speech``, ``toxicity``, or your own."""
     select: SelectConfig = SelectConfig()
     """The step ``select``: documents that look like a target stay."""
+    decontaminate: OverlapConfig = OverlapConfig()
+    """The step ``decontaminate``: documents that hold words of evaluation sets go."""
     split: SplitConfig = SplitConfig()
     """Shares of the splits."""
     reuse: Path | None = None

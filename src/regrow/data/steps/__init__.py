@@ -82,6 +82,7 @@ STEPS: Registry[StepClass] = Registry(
         "language": "regrow.data.steps.language:Language",
         "attributes": "regrow.data.steps.attributes:Attributes",
         "classifier": "regrow.data.steps.classifier:ClassifierFilter",
+        "decontaminate": "regrow.data.steps.decontaminate:Decontaminate",
         "exact": "regrow.data.steps.exact:Exact",
         "fuzzy": "regrow.data.steps.fuzzy:Fuzzy",
         "filter": "regrow.data.steps.filter:Filter",

@@ -1,0 +1,181 @@
+"""Decontamination: documents that hold a run of words of an evaluation set go.
+
+The whole document goes, not the run alone: its text is never changed after it was gathered, and
+what stands around a question is often its answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from regrow.data import engine, exhibits
+from regrow.data.evaluation_sets import open_sets
+from regrow.data.overlap import Index, opened
+from regrow.data.settings.decontaminate import OverlapConfig
+
+if TYPE_CHECKING:
+    from regrow.data.config import CurateConfig
+
+_MADE = pa.schema(
+    [
+        ("overlap_set", pa.string()),
+        ("overlap_place", pa.int64()),
+        ("overlap_words", pa.int64()),
+        ("overlap_items", pa.string()),
+    ]
+)
+_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
+_SHOWN = 20
+_BETWEEN = " "  # of items in a column; no set's name has one
+
+
+class Decontaminate:
+    """Adds what a document shares with evaluation sets.
+
+    ``overlap_words`` counts its words that lie in a shared run, ``overlap_place`` the words before
+    the first such run, ``overlap_set`` names the set of that run, ``overlap_items`` all items
+    (``set:item``, with blanks between them).
+
+    Args:
+        config: ``decontaminate`` names the sets.
+
+    Raises:
+        ConfigError: no set, or one that is not known.
+        InputError: a set whose files do not exist or hold no such field.
+    """
+
+    name = "decontaminate"
+    version = 1
+    per_document = True
+
+    def __init__(self, config: CurateConfig) -> None:
+        self._begin(config.decontaminate, "decontaminate.against")
+
+    @classmethod
+    def of(cls, settings: OverlapConfig, setting: str = "against") -> Decontaminate:
+        """The step outside of a curation.
+
+        Args:
+            settings: the sets.
+            setting: where they stand, for messages.
+        """
+        step = cls.__new__(cls)
+        step._begin(settings, setting)
+        return step
+
+    def _begin(self, settings: OverlapConfig, setting: str) -> None:
+        self.settings = settings
+        self.sets = open_sets(settings.against, settings.data, setting)
+
+    @cached_property
+    def index(self) -> Index:
+        """The sets' runs of words.
+
+        Raises:
+            InputError: a set that is broken, or has nothing that can be looked for.
+        """
+        named = ((one.name, one.read()) for one in self.sets)
+        return Index.build(named, self.settings.words, self.settings.short_words)
+
+    def reads(self) -> tuple[str, ...]:
+        """The text."""
+        return ("text",)
+
+    def key(self) -> Any:
+        """The runs that are looked for."""
+        return self.index.digest
+
+    def score(self, frame: engine.Frame, folder: Path) -> engine.Frame:
+        """Write the runs into ``folder`` and look for them."""
+        self.index.save(folder)
+        return engine.map_batches(frame, _Look(folder, self.index.digest), ("text",), _MADE)
+
+    def judge(self, scores: engine.Frame, folder: Path) -> engine.Frame:
+        """Whoever shares a run goes; the value is the run's place."""
+        del folder
+        reads = ("overlap_set", "overlap_place")
+        return engine.map_batches(scores, judge_batch, reads, _JUDGED, processes=False)
+
+    def exhibits(self, scores: engine.Frame, folder: Path) -> list[dict[str, Any]]:
+        """How much of each set was found, and the items that were found most often."""
+        return overlap_exhibits(Index.load(folder), scores)
+
+
+def judge_batch(batch: pa.RecordBatch) -> Mapping[str, Any]:
+    """Reason and value of a batch with ``overlap_set`` and ``overlap_place``."""
+    sets = batch["overlap_set"].to_pylist()
+    return {
+        "reason": [None if name is None else f"words of {name}" for name in sets],
+        "value": batch["overlap_place"].cast(pa.float64()),
+    }
+
+
+def overlap_exhibits(index: Index, scores: engine.Frame) -> list[dict[str, Any]]:
+    """Tables of what was found.
+
+    Args:
+        index: of the sets.
+        scores: of all documents.
+    """
+    items, documents = Counter[str](), Counter[str]()
+    words: list[np.ndarray] = []
+    for batch in engine.batches(scores.where(~scores["overlap_set"].is_null())):
+        for found in batch["overlap_items"].to_pylist():
+            of = found.split(_BETWEEN)
+            items.update(of)
+            documents.update({one.partition(":")[0] for one in of})
+        words.append(batch["overlap_words"].to_numpy())
+    rows = []
+    for number, name in enumerate(index.names):
+        there = index.ends[number] - (index.ends[number - 1] if number else 0)
+        seen = sum(1 for one in items if one.partition(":")[0] == name)
+        looked_for = index.looked_for[number]
+        rows.append(
+            [name, there, there - looked_for, seen, round(seen / looked_for, 4), documents[name]]
+        )
+    columns = ["set", "items", "too short", "found", "share found", "documents"]
+    shown = [exhibits.table(f"runs of {max(index.lengths)} words shared", columns, rows)]
+    if items:
+        often = sorted(items.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN]
+        shown.append(exhibits.table("items found most often", ["item", "documents"], often))
+        values = np.concatenate(words)
+        edges = np.geomspace(1, max(10_000, values.max() + 1), 41)
+        shown.append(
+            exhibits.histogram("words shared by a document that shares any", values, edges)
+        )
+    return shown
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a batch shares; small, so that it can be sent to other processes."""
+
+    folder: Path
+    digest: str
+
+    def __call__(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
+        index = opened(self.folder, self.digest)
+        found = index.find(batch["text"].to_pylist())
+        sets: list[str | None] = [None] * batch.num_rows
+        items: list[str | None] = [None] * batch.num_rows
+        for row, numbers in found.items.items():
+            of = [index.names[number] for number in index.set_of(numbers)]
+            items[row] = _BETWEEN.join(
+                f"{name}:{index.ids[number].replace(_BETWEEN, '_')}"
+                for name, number in zip(of, numbers.tolist(), strict=True)
+            )
+            sets[row] = index.names[int(index.set_of(found.first_items[row : row + 1])[0])]
+        return {
+            "overlap_set": sets,
+            "overlap_place": pa.array(found.place, pa.int64(), mask=found.place < 0),
+            "overlap_words": found.words,
+            "overlap_items": items,
+        }
