@@ -18,7 +18,9 @@ config = typer.Typer(help="Show settings.", no_args_is_help=True, rich_markup_mo
     "show", epilog="Example: regrow config show pretrain data.shards=runs/shards train.tokens=1e6"
 )
 def show(
-    verb: Annotated[str, typer.Argument(help="The verb whose settings to resolve, of one word or of two.")],
+    verb: Annotated[
+        str, typer.Argument(help="The verb whose settings to resolve, of one word or of two.")
+    ],
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[ARGUMENT ...] [key.path=value ...]")
     ] = None,
