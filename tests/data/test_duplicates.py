@@ -24,7 +24,8 @@ SOURCES = [{"kind": "folder", "name": name, "path": "/none"} for name in ("old",
 
 
 def config(**values: Any) -> CurateConfig:
-    return load_config(CurateConfig, base={"sources": SOURCES, **values})
+    steps = ["exact", "fuzzy", "split"]
+    return load_config(CurateConfig, base={"sources": SOURCES, "steps": steps, **values})
 
 
 class Outcome:
