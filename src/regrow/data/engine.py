@@ -143,6 +143,9 @@ def _daft() -> Any:
         daft.set_runner_ray(noop_if_initialized=True)
     else:
         daft.set_runner_native()
+    # Each file that is being read is held whole, and by default many are read ahead: 437 MB of
+    # text in 16 files peaked at 429 MB with the default, at 248 MB with one at a time.
+    daft.set_execution_config(scantask_max_parallel=_SETUP.workers)
     return daft
 
 
