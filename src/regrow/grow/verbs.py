@@ -104,6 +104,14 @@ _ALL = (
         bare=("documents",),
     ),
     Verb(
+        "curate decontaminate",
+        "regrow.data.settings.decontaminate:DecontaminateConfig",
+        "regrow.data.jobs.decontaminate",
+        "drop documents that hold 13 words in a row of an evaluation set",
+        "regrow curate decontaminate runs/corpus against=[gsm8k,mmlu] --run runs/clean",
+        bare=("documents",),
+    ),
+    Verb(
         "tokenizer",
         "regrow.data.config:TokenizerConfig",
         "regrow.data.jobs.tokenizer",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from regrow.core.config import Config
 from regrow.data.settings.engine import EngineConfig
@@ -29,24 +28,10 @@ class EvaluationSetConfig(Config):
         return self
 
 
-def _named(value: Any) -> Any:
-    """A word is the name of a public set, or else a path, which names its set."""
-    if not isinstance(value, str):
-        return value
-    if any(sign in value for sign in "./*"):
-        stem = Path(value).name.partition(".")[0]
-        name = "".join(c if c.isalnum() or c in "_-" else "-" for c in stem).strip("-_")
-        return {"name": name or "set", "path": value}
-    return {"name": value}
-
-
-EvaluationSet = Annotated[EvaluationSetConfig, BeforeValidator(_named)]
-
-
 class OverlapConfig(Config):
     """Drops documents that hold a run of words of an evaluation set."""
 
-    against: tuple[EvaluationSet, ...] = ()
+    against: tuple[str | EvaluationSetConfig, ...] = ()
     """Sets: names of public ones (``gsm8k``), paths, or ``{name, path, fields}``."""
     data: Path | None = None
     """The folder that holds the public sets; by default the one that REGROW_DATA names."""
@@ -59,11 +44,26 @@ class OverlapConfig(Config):
     def _check(self) -> OverlapConfig:
         if self.short_words > self.words:
             raise ValueError(f"short_words: {self.short_words} is more than words, {self.words}")
-        names = [one.name for one in self.against]
+        names = [one.name for one in self.sets()]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"against: the set {twice[0]!r} stands twice; rename one")
         return self
+
+    def sets(self) -> list[EvaluationSetConfig]:
+        """The sets, those that are given as a word among them.
+
+        A word is a path, which names its set, if it has a dot, a slash or an asterisk.
+        """
+        return [_named(one) if isinstance(one, str) else one for one in self.against]
+
+
+def _named(word: str) -> EvaluationSetConfig:
+    if not any(sign in word for sign in "./*"):
+        return EvaluationSetConfig(name=word)
+    stem = Path(word).name.partition(".")[0]
+    name = "".join(c if c.isalnum() or c in "_-" else "-" for c in stem).strip("-_")
+    return EvaluationSetConfig(name=name or "set", path=word)
 
 
 class DecontaminateConfig(OverlapConfig):

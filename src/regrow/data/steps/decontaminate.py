@@ -73,7 +73,7 @@ class Decontaminate:
 
     def _begin(self, settings: OverlapConfig, setting: str) -> None:
         self.settings = settings
-        self.sets = open_sets(settings.against, settings.data, setting)
+        self.sets = open_sets(settings.sets(), settings.data, setting)
 
     @cached_property
     def index(self) -> Index:
@@ -106,7 +106,7 @@ class Decontaminate:
 
     def exhibits(self, scores: engine.Frame, folder: Path) -> list[dict[str, Any]]:
         """How much of each set was found, and the items that were found most often."""
-        return overlap_exhibits(Index.load(folder), scores)
+        return Tally(Index.load(folder), scores).exhibits()
 
 
 def judge_batch(batch: pa.RecordBatch) -> Mapping[str, Any]:
@@ -118,40 +118,57 @@ def judge_batch(batch: pa.RecordBatch) -> Mapping[str, Any]:
     }
 
 
-def overlap_exhibits(index: Index, scores: engine.Frame) -> list[dict[str, Any]]:
-    """Tables of what was found.
+class Tally:
+    """How much of each set documents hold.
 
     Args:
         index: of the sets.
-        scores: of all documents.
+        scores: of all documents; they are read once.
     """
-    items, documents = Counter[str](), Counter[str]()
-    words: list[np.ndarray] = []
-    for batch in engine.batches(scores.where(~scores["overlap_set"].is_null())):
-        for found in batch["overlap_items"].to_pylist():
-            of = found.split(_BETWEEN)
-            items.update(of)
-            documents.update({one.partition(":")[0] for one in of})
-        words.append(batch["overlap_words"].to_numpy())
-    rows = []
-    for number, name in enumerate(index.names):
-        there = index.ends[number] - (index.ends[number - 1] if number else 0)
-        seen = sum(1 for one in items if one.partition(":")[0] == name)
-        looked_for = index.looked_for[number]
-        rows.append(
-            [name, there, there - looked_for, seen, round(seen / looked_for, 4), documents[name]]
-        )
-    columns = ["set", "items", "too short", "found", "share found", "documents"]
-    shown = [exhibits.table(f"runs of {max(index.lengths)} words shared", columns, rows)]
-    if items:
-        often = sorted(items.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN]
-        shown.append(exhibits.table("items found most often", ["item", "documents"], often))
-        values = np.concatenate(words)
-        edges = np.geomspace(1, max(10_000, values.max() + 1), 41)
-        shown.append(
-            exhibits.histogram("words shared by a document that shares any", values, edges)
-        )
-    return shown
+
+    def __init__(self, index: Index, scores: engine.Frame) -> None:
+        self.index = index
+        self.items = Counter[str]()
+        """Documents that share a run with an item."""
+        self.documents = Counter[str]()
+        """Documents that share a run with any item of a set."""
+        words = [np.zeros(0, np.int64)]
+        for batch in engine.batches(scores.where(~scores["overlap_set"].is_null())):
+            for found in batch["overlap_items"].to_pylist():
+                of = found.split(_BETWEEN)
+                self.items.update(of)
+                self.documents.update({one.partition(":")[0] for one in of})
+            words.append(batch["overlap_words"].to_numpy())
+        self.words = np.concatenate(words)
+
+    def sets(self) -> dict[str, dict[str, Any]]:
+        """By set: its items, how many are too short to be looked for, how many were found, their
+        share of those that were looked for, and the documents that hold any."""
+        index, figures, before = self.index, {}, 0
+        found = Counter(item.partition(":")[0] for item in self.items)
+        for name, end, looked_for in zip(index.names, index.ends, index.looked_for, strict=True):
+            figures[name] = {
+                "items": end - before,
+                "too_short": end - before - looked_for,
+                "found": found[name],
+                "share": round(found[name] / looked_for, 4),
+                "documents": self.documents[name],
+            }
+            before = end
+        return figures
+
+    def exhibits(self) -> list[dict[str, Any]]:
+        """Tables of the sets and of the items that were found most often."""
+        columns = ["set", "items", "too short", "found", "share found", "documents"]
+        rows = [[name, *figures.values()] for name, figures in self.sets().items()]
+        shown = [exhibits.table(f"runs of {max(self.index.lengths)} words shared", columns, rows)]
+        if self.items:
+            often = sorted(self.items.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN]
+            shown.append(exhibits.table("items found most often", ["item", "documents"], often))
+            edges = np.geomspace(1, max(10_000, self.words.max() + 1), 41)
+            title = "words that a document shares"
+            shown.append(exhibits.histogram(title, self.words, edges))
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
