@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ import pyarrow.parquet as pq
 from experiments.curate import world
 from experiments.curate.prepare import RAW, Seed, do, rows
 
-from regrow.core import atomic
 from regrow.core.seed import derive
 
 Ints = npt.NDArray[np.int64]
@@ -33,6 +31,7 @@ class Arm:
         config: file of ``arms/`` that makes its documents.
         after: arm whose scores it can use again, and whose size it takes where it is random.
         shares: quality to share of the tokens; empty where documents are drawn evenly.
+        target: set that the selection is by.
         small: whether it is of the small pool, for twice the raw pool's tokens.
     """
 
@@ -40,6 +39,7 @@ class Arm:
     config: str
     after: str = ""
     shares: Mapping[str, float] = field(default_factory=dict)
+    target: str = ""
     small: bool = False
 
 
@@ -48,10 +48,10 @@ ARMS = {
     "raw": Arm("raw", "raw"),
     "dedup": Arm("dedup", "dedup"),
     "filter": Arm("+ filter", "filter"),
-    "dsir": Arm("+ DSIR", "dsir", "filter"),
-    "attr": Arm("+ attributes (full pipeline)", "attr", "dsir", SHARES),
+    "dsir": Arm("+ DSIR", "dsir", "filter", target="target"),
+    "attr": Arm("+ attributes (full pipeline)", "attr", "dsir", SHARES, "target"),
     "random": Arm("control: random, as many bytes as + DSIR", "random", "dsir"),
-    "shuffled": Arm("control: DSIR to a random target", "dsir-target-shuffled", "filter"),
+    "shuffled": Arm("control: DSIR to a random target", "dsir-target-shuffled", "filter", target=world.ASIDE),
     "attr-filter": Arm("attributes on + filter, without DSIR", "attr-filter", "filter", SHARES),
     "raw-2": Arm("raw, two epochs", "raw", small=True),
     "dedup-2": Arm("dedup, as many tokens", "dedup", small=True),
@@ -89,10 +89,8 @@ def curated(seed: Seed, name: str) -> Path:
         words += [f"sources.{n}.max_bytes={kept[s]}" for n, s in enumerate(RAW) if kept.get(s)]
     elif arm.after:
         words.append(f"reuse={seed.folder / f'arm-{arm.after}'}")
-    if arm.config in ("dsir", "attr"):
-        words.append(f"select.target.files={seed.world / 'sets' / 'target.jsonl'}")
-    if arm.config == "dsir-target-shuffled":
-        words.append(f"select.target.files={shuffled_target(seed)}")
+    if arm.target:
+        words.append(f"select.target.files=[{seed.world}/sets/{arm.target}.jsonl]")
     if arm.shares:
         words.append(f"attributes.quality={seed.folder / 'classifier'}")
     do("curate run", folder, arm.config, *words)
@@ -104,23 +102,6 @@ def _source_bytes(run: Path) -> Counter[str]:
     for row in rows(run, ("source", "text")):
         sizes[row["source"]] += len(row["text"].encode())
     return sizes
-
-
-def shuffled_target(seed: Seed) -> Path:
-    """Random documents of the raw pool, as many bytes as the target has."""
-    path = seed.folder / "shuffled-target.jsonl"
-    if not path.exists():
-        wanted = sum(len(t.encode()) for found in seed.sets()["target"].values() for t in found)
-        found = list(rows(seed.folder / "arm-raw", ("id", "text")))
-        lines = []
-        for index in order(seed.seed, -1, [row["id"] for row in found]):
-            text = found[index]["text"]
-            lines.append(json.dumps({"id": found[index]["id"], "text": text}) + "\n")
-            wanted -= len(text.encode())
-            if wanted <= 0:
-                break
-        atomic.write_text(path, "".join(lines))
-    return path
 
 
 def order(seed: int, epoch: int, names: Sequence[str]) -> list[int]:

@@ -102,13 +102,13 @@ class Seed:
         return [f"sources.{n}.path={self.world}/sets/{s}.jsonl" for n, s in enumerate(names)]
 
     def _clean(self) -> dict[str, Any]:
-        """Take documents that share a cluster with a held-out text out of the raw files."""
+        """Take documents that share a cluster with a text of a set out of the raw files."""
         if (self.world / _CLEAN).exists():
             return dict(atomic.read_json(self.world / _CLEAN))
         folder = self.folder / "contamination"
         sets = [
             f"sources.{n}.path={self.world}/sets/{name}.jsonl" for n, name in
-            enumerate(world.SETS[1:])
+            enumerate(world.SETS)
         ]  # fmt: skip
         do("curate run", folder, "contamination", *sets, *self.pool(len(sets)))
         found = contaminated(folder)
@@ -177,3 +177,9 @@ def contaminated(run: Path) -> set[str]:
 def _columns(path: Path, *names: str) -> list[list[Any]]:
     table = pq.read_table(path, columns=list(names))
     return [table[name].to_pylist() for name in names]
+
+
+def raw_tokens(seed: Seed) -> int:
+    """Tokens of the raw pool, end marks counted."""
+    texts = [row["text"] for row in rows(seed.folder / "arm-raw", ("text",))]
+    return sum(len(ids) + 1 for ids in seed.tokenizer().encode_batch(texts))

@@ -30,6 +30,8 @@ OUT_KINDS = ("moby-dick", "inaugural", "origin-of-species", "docstrings")
 """Of held_out, never in the target: another novel, other speeches, a treatise, other reference."""
 ENGLISH = tuple(kind for kind in texts.POOL if kind not in ("foreign", "code"))
 SETS = ("target", "held_in", "held_out", "far")
+ASIDE = "random"
+"""Random documents of the pool, taken out of it: the target of the control."""
 SNAPSHOTS = ("2022-21", "2023-06", "2023-40", "2024-18")
 
 QUALITY = {
@@ -110,10 +112,11 @@ def build(data: Path, folder: Path, seed: int, size: Size) -> None:
         (staged / "sets").mkdir()
         for name in SETS:
             _write(staged / "sets" / f"{name}.jsonl", _set_lines(name, sides[name], size))
+        wanted = (staged / "sets" / "target.jsonl").stat().st_size
         pool = _pool(sides["pool"], random, size)
         farms = _farms(pool, size.farms * size.scale, random)
         _write(staged / "labels.jsonl", _labels(sides["labels"], pool, random, size))
-        _write_raw(staged, [*pool, *farms], random, size)
+        _write_raw(staged, [*pool, *farms], random, size, wanted)
         atomic.write_json(staged / "size.json", asdict(size))
 
 
@@ -257,8 +260,18 @@ def _labels(
     return lines
 
 
-def _write_raw(folder: Path, pages: Sequence[Page], random: Random, size: Size) -> None:
-    """The pages with their near-duplicates, in both forms, and the index."""
+def _write_raw(
+    folder: Path, pages: Sequence[Page], random: Random, size: Size, aside: int
+) -> None:
+    """The pages with their near-duplicates in both forms, the index, and random ones set aside.
+
+    Args:
+        folder: where to.
+        pages: each once.
+        random: of all draws.
+        size: see there.
+        aside: bytes of text to set aside, about; whole families, so that no text is on both sides.
+    """
     sites = {page.kind: [] for page in pages}
     for kind in sites:
         sites[kind] = [junk.Site(f"{kind}-{n}.example", random) for n in range(6)]
@@ -267,12 +280,15 @@ def _write_raw(folder: Path, pages: Sequence[Page], random: Random, size: Size) 
         titles.setdefault(page.kind, []).append(page.title)
     for snapshot in SNAPSHOTS:
         (folder / "pages" / snapshot).mkdir(parents=True)
+    chosen: list[dict[str, Any]] = []
     dump, index = [], []
-    for page in pages:
+    order = list(pages)
+    random.shuffle(order)
+    for page in order:
         copies = 1
         if page.kind != "farm" and random.random() < size.families:
             copies = junk.family_size(random, size.exponent, size.cap)
-        family = _key(page.origin)
+        taken = aside > 0
         for number in range(copies):
             body = junk.edited(page.body, size.edits, random) if number else page.body
             site = random.choice(sites[page.kind])
@@ -280,21 +296,29 @@ def _write_raw(folder: Path, pages: Sequence[Page], random: Random, size: Size) 
             markup = site.page(page.title, body, related)
             snapshot = random.choice(SNAPSHOTS)
             key = _key(page.origin, number)
-            if random.random() < size.html:
+            page_form = random.random() < size.html
+            # Files of code lie as they are; all else has been a page once.
+            text = body[0] if page.kind == "code" else whole_text(markup)
+            if taken:
+                text = main_text(markup) if page_form else text
+                chosen.append({"id": key, "kind": page.kind, "text": text})
+                aside -= len(text.encode())
+                continue
+            if page_form:
                 path = f"pages/{snapshot}/{key}.html"
                 (folder / path).write_text(markup, encoding="utf-8")
             else:
-                # Files of code lie as they are; all else has been a page once.
-                text = body[0] if page.kind == "code" else whole_text(markup)
                 dump.append({"id": key, "text": text, "date": snapshot})
                 path = f"dump#{key}"
-            index.append({"file": path, "kind": page.kind, "family": family, "copy": number > 0})
+            index.append({"file": path, "kind": page.kind, "family": _key(page.origin),
+                          "copy": number > 0})  # fmt: skip
     random.shuffle(dump)
     (folder / "dump").mkdir()
     half = len(dump) // 2
     _write(folder / "dump" / "one.jsonl", dump[:half])
     _write(folder / "dump" / "two.jsonl", dump[half:])
     _write(folder / "index.jsonl", index)
+    _write(folder / "sets" / f"{ASIDE}.jsonl", [line for line in chosen if line["text"].strip()])
 
 
 def whole_text(markup: str) -> str:
@@ -302,6 +326,13 @@ def whole_text(markup: str) -> str:
     from resiliparse.extract.html2text import extract_plain_text
 
     return str(extract_plain_text(markup, main_content=False)).strip()
+
+
+def main_text(markup: str) -> str:
+    """The main text of a page."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    return str(extract_plain_text(markup, main_content=True)).strip()
 
 
 def _write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
