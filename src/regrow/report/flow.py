@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regrow.report.drawing import Box, Drawing, shorten, text_width
-from regrow.report.format import count, percent
+from regrow.report.format import amount, count, percent
 from regrow.report.plots import WIDTHS
 
 _SIZE = 13.0
 _ROW = 46.0
 _BAR = 18.0
+_LONG = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,13 @@ def flow_chart(passages: Sequence[Passage], *, title: str, width: float = WIDTHS
     """
     drawing = Drawing(width, _ROW * len(passages) + 4, title)
     largest = max((one.before for one in passages), default=0.0) or 1.0
+    write = count if largest < _LONG else amount
     for number, one in enumerate(passages):
         y = _ROW * number
         stays, whole = width * one.after / largest, width * one.before / largest
         share = percent(one.lost / one.before) if one.before else percent(0)
-        lost = f"{count(one.lost)} lost, {share}" if one.lost else "none lost"
-        told = f"{count(one.after)} stay, {lost}"
+        lost = f"{write(one.lost)} lost, {share}" if one.lost else "none lost"
+        told = f"{write(one.after)} stay, {lost}"
         room = width - text_width(told, _SIZE) - 14
         drawing.text(0, y + 14, shorten(one.name, room, _SIZE, bold=True), size=_SIZE, bold=True)
         drawing.text(width, y + 14, told, size=_SIZE, anchor="end", css="muted")
