@@ -37,7 +37,8 @@ CARD: dict[str, Any] = {
     "exhibits": {
         "fuzzy": [
             {"kind": "curve", "title": "share found", "x": [0, 0.5, 1],
-             "lines": {"found": [0, 0.3, 1]}, "x_label": "similarity", "y_label": "probability", "marks": {"threshold": 0.8}},
+             "lines": {"found": [0, 0.3, 1]}, "x_label": "similarity", "y_label": "probability",
+             "marks": {"threshold": 0.8}},
             {"kind": "table", "title": "largest clusters", "columns": ["cluster", "copies"],
              "rows": [["0123456789abcdef" * 2, 15]]},
         ],
