@@ -20,7 +20,7 @@ from regrow.data.sources.record import Origin, path_date
 from regrow.io.places import Place, find, plain_suffix
 
 PLAIN = (".txt", ".md")
-PAGES = (".html", ".htm")
+PAGES = (".html", ".htm", ".xhtml")
 RECORDS = (".jsonl",)
 TABLES = (".parquet",)
 ARCHIVES = (".warc", ".arc")
