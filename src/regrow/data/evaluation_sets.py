@@ -214,7 +214,9 @@ def _mmlu(folder: Path) -> Iterator[Asked]:
     for path in sorted(folder.glob("*_test.csv")):
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                for number, cells in enumerate(csv.reader(file), 1):
+                # Some copies have a line of headings.
+                rows = (cells for cells in csv.reader(file) if cells[:1] != ["question"])
+                for number, cells in enumerate(rows, 1):
                     yield Asked(f"{path.name.removesuffix('_test.csv')}:{number}", cells)
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path} is no CSV file in UTF-8 ({error})") from error
