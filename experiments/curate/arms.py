@@ -51,7 +51,9 @@ ARMS = {
     "dsir": Arm("+ DSIR", "dsir", "filter", target="target"),
     "attr": Arm("+ attributes (full pipeline)", "attr", "dsir", SHARES, "target"),
     "random": Arm("control: random, as many bytes as + DSIR", "random", "dsir"),
-    "shuffled": Arm("control: DSIR to a random target", "dsir-target-shuffled", "filter", target=world.ASIDE),
+    "shuffled": Arm(
+        "control: DSIR to a random target", "dsir-target-shuffled", "filter", target=world.ASIDE
+    ),
     "attr-filter": Arm("attributes on + filter, without DSIR", "attr-filter", "filter", SHARES),
     "raw-2": Arm("raw, two epochs", "raw", small=True),
     "dedup-2": Arm("dedup, as many tokens", "dedup", small=True),

@@ -181,9 +181,7 @@ def _tweets(data: Path) -> Iterator[File]:
 def _sentences(data: Path) -> Iterator[File]:
     seen: set[str] = set()
     for path in sorted((data / "tatoeba-laser").glob("tatoeba.*-eng.eng")):
-        fresh = [
-            line for line in path.read_text(encoding="utf-8").splitlines() if line not in seen
-        ]
+        fresh = [line for line in path.read_text(encoding="utf-8").splitlines() if line not in seen]
         seen.update(fresh)
         yield from _verses("sentences", f"sentences/{path.name}", fresh, _SENTENCES)
 

@@ -130,9 +130,9 @@ def split(found: dict[str, list[File]], random: Random, size: Size) -> dict[str,
     sides: dict[str, list[File]] = {name: [] for name in ("pool", "labels", *SETS)}
     taken: set[str] = set()
     left: dict[str, list[File]] = {}
-    wanted = {kind: ("target", "held_in") for kind in TARGET_KINDS}
-    wanted |= {kind: ("held_out",) for kind in OUT_KINDS}
-    wanted |= {kind: ("far",) for kind in texts.FAR}
+    wanted = dict.fromkeys(TARGET_KINDS, ("target", "held_in"))
+    wanted |= dict.fromkeys(OUT_KINDS, ("held_out",))
+    wanted |= dict.fromkeys(texts.FAR, ("far",))
     # Kinds in the sets first: the code of a held-out docstring must not be in the pool.
     for kind in sorted(found, key=lambda kind: (kind not in wanted, kind)):
         files = [file for file in found[kind] if file.name not in taken]
@@ -260,9 +260,7 @@ def _labels(
     return lines
 
 
-def _write_raw(
-    folder: Path, pages: Sequence[Page], random: Random, size: Size, aside: int
-) -> None:
+def _write_raw(folder: Path, pages: Sequence[Page], random: Random, size: Size, aside: int) -> None:
     """The pages with their near-duplicates in both forms, the index, and random ones set aside.
 
     Args:
