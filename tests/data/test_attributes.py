@@ -44,7 +44,8 @@ def step(**attributes: Any) -> Attributes:
     given = {
         name: value if isinstance(value, dict) else str(value) for name, value in attributes.items()
     }
-    config = load_config(CurateConfig, base={"attributes": given})
+    settings = {"steps": ["attributes", "split"], "attributes": given}
+    config = load_config(CurateConfig, base=settings)
     return Attributes(config)
 
 

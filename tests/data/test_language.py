@@ -21,6 +21,8 @@ from regrow.data.steps.language import Language, identify_batch, judge_batch
 
 langid = pytest.importorskip("py3langid.langid")
 
+STEPS = ["language", "split"]
+
 
 @pytest.fixture(scope="module")
 def library() -> Any:
@@ -77,7 +79,7 @@ def test_code_is_skipped_and_stays() -> None:
 
 def test_the_step_through_the_engine(tmp_path: Path) -> None:
     pytest.importorskip("daft")
-    config = load_config(CurateConfig, base={"language": {"keep": ["en"]}})
+    config = load_config(CurateConfig, base={"steps": STEPS, "language": {"keep": ["en"]}})
     step = Language(config)
     rows = [("a", "A sentence in English, that is all.", "prose"), ("b", "Ein Satz.", "web")]
     rows += [("c", "x = 1", "code")]
@@ -103,11 +105,11 @@ def test_the_step_through_the_engine(tmp_path: Path) -> None:
 )
 def test_settings_without_sense(language: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        load_config(CurateConfig, base={"language": language})
+        load_config(CurateConfig, base={"steps": STEPS, "language": language})
 
 
 def test_a_language_that_cannot_be_told() -> None:
-    config = load_config(CurateConfig, base={"language": {"keep": ["eng"]}})
+    config = load_config(CurateConfig, base={"steps": STEPS, "language": {"keep": ["eng"]}})
     with pytest.raises(
         ConfigError, match=r"'eng' is no language.*did you mean en\?.*known: .*, de"
     ):

@@ -102,6 +102,15 @@ class CurateConfig(Config):
                 raise ValueError(f"steps: unknown step {step!r}{hint} (known: {known})")
         if self.steps.count("split") != 1 or self.steps[-1] != "split":
             raise ValueError("steps: 'split' must stand once, as the last step")
+        for step in STEPS.names():
+            field = type(self).model_fields.get(step)
+            if field is None or step in self.steps:
+                continue
+            if getattr(self, step) != field.get_default(call_default_factory=True):
+                raise ValueError(
+                    f"{step}: settings of a step that is not in steps ({', '.join(self.steps)}); "
+                    f"add {step!r} there, or leave them out"
+                )
         names = self.source_names()
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -7,6 +7,7 @@ A step receives a ``Frame`` and works on it with Daft's own methods (``frame["te
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import socket
@@ -73,20 +74,31 @@ def _three_quarters() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
 
 
-def _connect(config: EngineConfig) -> None:
-    """Reach the Ray cluster, or start one in this machine."""
-    prepare_engines()
-    try:
-        import ray
-    except ImportError as error:
+def check(config: EngineConfig) -> None:
+    """Refuse an engine that cannot be had, before anything is written.
+
+    Raises:
+        ConfigError: Ray is not installed, or nothing answers at the address.
+    """
+    if config.runner != "ray":
+        return
+    if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "engine.runner: ray needs the extra [cluster]: pip install 'regrow[cluster]'"
-        ) from error
+        )
+    if ":" in config.address:
+        _require_answer(config.address)
+
+
+def _connect(config: EngineConfig) -> None:
+    """Reach the Ray cluster, or start one in this machine."""
+    check(config)
+    prepare_engines()
+    import ray
+
     if ray.is_initialized():
         return
     local = config.address == "local"
-    if ":" in config.address:
-        _require_answer(config.address)
     try:
         ray.init(
             address=None if local else config.address,

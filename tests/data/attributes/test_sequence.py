@@ -124,7 +124,8 @@ def test_a_row_depends_on_its_text_alone(folder: Path) -> None:
 
 
 def test_the_step_stores_what_it_says(folder: Path, tmp_path: Path) -> None:
-    config = load_config(CurateConfig, base={"attributes": {"quality": str(folder)}})
+    settings = {"steps": ["attributes", "split"], "attributes": {"quality": str(folder)}}
+    config = load_config(CurateConfig, base=settings)
     made = Attributes(config)
     table = engine.from_columns({"id": list("abcde"), "text": TEXTS})
     rows = {row["id"]: row for row in engine.rows(made.score(table, tmp_path))}
