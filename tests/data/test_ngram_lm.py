@@ -154,3 +154,9 @@ def test_any_order_of_sequences_gives_the_same_model() -> None:
         for some in itertools.permutations(parts)
     }
     assert len(found) == 1
+
+
+def test_no_sequences_have_no_figures() -> None:
+    model = NgramModel.fit([[1, 2, 3]], 3, 5)
+    assert model.nats([]).shape == (0,)
+    assert np.isnan(model.nats([[]])).tolist() == [True]

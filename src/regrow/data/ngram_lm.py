@@ -157,7 +157,7 @@ class NgramModel:
         logs = self.log_probabilities(sequences)
         ends = np.cumsum([len(one) for one in sequences]).tolist()
         # Each on its own, so that a sequence's figure has the same bits whatever stands beside it.
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][: len(ends)]
         means = [-logs[a:b].mean() if a < b else np.nan for a, b in zip(starts, ends, strict=True)]
         return np.array(means, np.float64)
 
