@@ -19,6 +19,7 @@ from regrow.data.settings.fuzzy import FuzzyConfig
 from regrow.data.settings.language import LanguageConfig
 from regrow.data.settings.perplexity import PerplexityConfig
 from regrow.data.settings.pii import PiiConfig
+from regrow.data.settings.sample import SampleConfig
 from regrow.data.settings.select import SelectConfig
 from regrow.data.settings.sources import PythonSource, SourceConfig
 
@@ -164,9 +165,11 @@ class TokenizerConfig(Config):
 
 
 class TokenizeConfig(Config):
-    """Turn documents into token shards, one a source and split."""
+    """Turn documents into token shards, one a source (or bucket) and split."""
 
     documents: Path
     """A run folder of ``curate``, or its documents folder."""
     tokenizer: Path
     """A run folder of ``tokenizer``, a Hugging Face folder, or a ``tokenizer.json``."""
+    sample: SampleConfig | None = None
+    """How often documents of the training split are taken, by bucket; null: once each."""

@@ -1,23 +1,42 @@
-"""The verb ``tokenize``: documents and a tokenizer to token shards, one a source and split."""
+"""The verb ``tokenize``: documents and a tokenizer to token shards, one a source and split.
+
+With ``sample`` the training split has a shard a bucket, which holds its documents as often as the
+blend asks: whoever reads each shard once reads the blend.
+"""
 
 from __future__ import annotations
 
+import shutil
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
+from math import fsum
 from pathlib import Path
 from typing import Any
 
-from regrow.core.atomic import remove_leftovers, staged_folder
-from regrow.core.errors import InputError, Interrupted
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from regrow.core.atomic import read_json, remove_leftovers, staged_folder, write_json
+from regrow.core.errors import ConfigError, InputError, Interrupted
 from regrow.core.plan import Plan
+from regrow.core.registry import nearest
 from regrow.core.run import Run
+from regrow.data import exhibits
 from regrow.data.config import TokenizeConfig
 from regrow.data.document import SPLITS
+from regrow.data.epochs import Pool, PoolWriter, values_of
+from regrow.data.settings.sample import SampleConfig
 from regrow.data.shards import Shard, ShardSet, ShardWriter, Vocabulary
+from regrow.data.weights import OTHER, Values, bucketed, spread
 from regrow.io.parquet import num_rows, read_batches
 from regrow.io.runs import TOKENIZER_FOLDER, resolve_documents, resolve_tokenizer
 from regrow.io.tokenizer import Tokenizer
 
 SHARDS_FOLDER = "shards"
+POOL_FOLDER = "pool"
+SAMPLED = "train"
+SAMPLE = "sample.json"
 # Text encoded at once: enough to keep all cores busy, at about 100 bytes of memory a token.
 _BATCH_BYTES = 2 << 20
 
@@ -26,20 +45,52 @@ def plan(config: TokenizeConfig) -> Plan:
     """What will be read.
 
     Raises:
-        InputError: no documents, or no usable tokenizer.
+        InputError: no documents, no usable tokenizer, or columns or values of ``sample`` that the
+            documents do not have.
+        ConfigError: weights of buckets that there are not.
     """
     documents = resolve_documents(config.documents)
     tokenizer = Tokenizer.load(resolve_tokenizer(config.tokenizer))
     size = sum((documents / f"{split}.parquet").stat().st_size for split in _splits(documents))
-    return Plan(
-        f"tokenize {documents}",
-        {
-            "vocab_size": tokenizer.vocab_size,
-            "eos_id": tokenizer.end,
-            "compressed_bytes": size,
-            "splits": ", ".join(_splits(documents)),
-        },
-    )
+    figures: dict[str, Any] = {
+        "vocab_size": tokenizer.vocab_size,
+        "eos_id": tokenizer.end,
+        "compressed_bytes": size,
+        "splits": ", ".join(_splits(documents)),
+    }
+    if config.sample:
+        figures["buckets"] = ", ".join(
+            _bucket_names(documents / f"{SAMPLED}.parquet", config.sample)
+        )
+    return Plan(f"tokenize {documents}", figures)
+
+
+def _bucket_names(table: Path, sample: SampleConfig) -> list[str]:
+    """The buckets, before small ones are merged: which these are is known by their tokens."""
+    schema = pq.read_schema(table)
+    for name in sample.buckets:
+        if name not in schema.names:
+            raise InputError(
+                f"sample.buckets: {table} has no column {name!r}{nearest(name, schema.names)} "
+                f"(columns: {', '.join(schema.names)}); attributes get theirs from the step "
+                "attributes of curate run"
+            )
+        kind = schema.field(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InputError(
+                f"sample.buckets: {name} holds {kind}, not labels; name a column of text"
+            )
+    documents: Counter[Values] = Counter()
+    for batch in read_batches(table, sample.buckets):
+        documents.update(values_of(batch, sample.buckets))
+    found = list(bucketed(documents, sample.replace(min_share=0.0)).tokens)
+    for name in sample.weights:
+        if name not in (*found, OTHER):
+            raise ConfigError(
+                f"sample.weights: no bucket {name!r}{nearest(name, found)} "
+                f"(buckets: {', '.join(found)})"
+            )
+    return found
 
 
 def _splits(documents: Path) -> list[str]:
@@ -54,10 +105,13 @@ def run(config: TokenizeConfig, run: Run) -> dict[str, Any]:
 
     Returns:
         ``tokens``, ``documents`` and ``bytes`` (split to source to number), ``bytes_per_token``
-        (split to source to ratio), ``vocab_size``, ``tokenizer_sha256``.
+        (split to source to ratio), ``vocab_size``, ``tokenizer_sha256``. With ``sample`` the
+        sources of the training split are the buckets, and ``sample`` tells the blend as planned and
+        as sampled, in tokens and epochs.
 
     Raises:
         InputError: no documents, or no usable tokenizer.
+        ConfigError: a budget that the documents cannot fill.
         Interrupted: after Ctrl-C; finished splits stay.
     """
     documents = run.input(resolve_documents(config.documents), "documents")
@@ -79,44 +133,103 @@ def run(config: TokenizeConfig, run: Run) -> dict[str, Any]:
             if (shards / split).exists():
                 progress.advance(num_rows(table))
                 continue
-            with staged_folder(shards / split) as staged:
-                _tokenize(table, staged, tokenizer, vocabulary, run, progress)
-    return _figures(shards, splits, vocabulary)
+            if config.sample and split == SAMPLED:
+                pool = run.path / POOL_FOLDER
+                if not pool.exists():
+                    with staged_folder(pool) as staged, PoolWriter(staged, vocabulary) as writer:
+                        for row in _encoded(table, config.sample.buckets, tokenizer, run, progress):
+                            writer.add(*row)
+                _sample(pool, shards / split, config.sample, vocabulary, run)
+                continue
+            with staged_folder(shards / split) as staged, ExitStack() as stack:
+                writers: dict[str, ShardWriter] = {}
+                for (source,), ids, size in _encoded(table, ("source",), tokenizer, run, progress):
+                    if source not in writers:
+                        made = ShardWriter(staged, source, vocabulary)
+                        writers[source] = stack.enter_context(made)
+                    writers[source].add(ids, size)
+    shutil.rmtree(run.path / POOL_FOLDER, ignore_errors=True)
+    figures = _figures(shards, splits, vocabulary)
+    if config.sample:
+        figures["sample"] = read_json(run.path / SAMPLE)
+        figures["exhibits"] = [_exhibit(figures["sample"]["buckets"])]
+    return figures
 
 
-def _tokenize(
-    table: Path, folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, run: Run, progress: Any
+def _encoded(
+    table: Path, columns: tuple[str, ...], tokenizer: Tokenizer, run: Run, progress: Any
+) -> Iterator[tuple[Values, list[int], int]]:
+    """One pass over a split's documents: values of the columns, ids, and bytes of text."""
+    waiting: list[tuple[Values, str]] = []
+
+    def encode() -> Iterator[tuple[Values, list[int], int]]:
+        ids = tokenizer.encode_batch([text for _, text in waiting])
+        for (values, text), found in zip(waiting, ids, strict=True):
+            yield values, found, len(text.encode())
+        progress.advance(len(waiting))
+        waiting.clear()
+
+    size = 0
+    for batch in read_batches(table, list(dict.fromkeys((*columns, "text")))):
+        if run.stop_requested:
+            raise Interrupted(f"stopped in {table.name}; the same command does this split again")
+        texts = batch["text"].to_pylist()
+        for values, text in zip(values_of(batch, columns), texts, strict=True):
+            waiting.append((values, text))
+            size += len(text)
+            if size >= _BATCH_BYTES:
+                yield from encode()
+                size = 0
+    yield from encode()
+
+
+def _sample(
+    folder: Path, final: Path, sample: SampleConfig, vocabulary: Vocabulary, run: Run
 ) -> None:
-    """One pass over a split's documents, one open writer a source."""
-    with ExitStack() as stack:
-        writers: dict[str, ShardWriter] = {}
-        waiting: list[tuple[str, str]] = []
+    """Write a shard a bucket from the pool, and the blend as planned and as sampled."""
+    pool = Pool(folder)
+    found = bucketed(pool.counts(), sample)
+    shares = spread(found.tokens, sample, found.multipliers)
+    table: dict[str, Any] = {}
+    with staged_folder(final) as staged:
+        for bucket, share in shares.items():
+            documents = pool.documents(found.of, bucket)
+            made: dict[str, float] = {"documents": len(documents)}
+            made |= {"available_tokens": share.available, "planned_tokens": share.tokens}
+            made |= {"planned_epochs": share.epochs}
+            count = tokens = 0
+            if share.tokens:
+                with ShardWriter(staged, bucket, vocabulary) as writer:
+                    for some in pool.drawn(documents, share.tokens, sample.seed, bucket):
+                        for number in some.tolist():
+                            if run.stop_requested:
+                                raise Interrupted(
+                                    f"stopped in bucket {bucket}; the same command samples again"
+                                )
+                            tokens += pool.write(number, writer)
+                        count += len(some)
+            made |= {"sampled_documents": count, "sampled_tokens": tokens}
+            table[bucket] = made | {"sampled_epochs": tokens / share.available}
+        run.log(
+            "sampled", buckets=len(table), tokens=sum(b["sampled_tokens"] for b in table.values())
+        )
+        sums = {
+            "planned_tokens": fsum(bucket["planned_tokens"] for bucket in table.values()),
+            "sampled_tokens": sum(bucket["sampled_tokens"] for bucket in table.values()),
+        }
+        write_json(run.path / SAMPLE, {**sums, "method": sample.method, "buckets": table})
 
-        def encode() -> None:
-            for (source, text), ids in zip(
-                waiting, tokenizer.encode_batch([text for _, text in waiting]), strict=True
-            ):
-                if source not in writers:
-                    writers[source] = stack.enter_context(ShardWriter(folder, source, vocabulary))
-                writers[source].add(ids, len(text.encode()))
-            progress.advance(len(waiting))
-            waiting.clear()
 
-        size = 0
-        for batch in read_batches(table, ["source", "text"]):
-            if run.stop_requested:
-                raise Interrupted(
-                    f"stopped in {table.name}; the same command does this split again"
-                )
-            for source, text in zip(
-                batch["source"].to_pylist(), batch["text"].to_pylist(), strict=True
-            ):
-                waiting.append((source, text))
-                size += len(text)
-                if size >= _BATCH_BYTES:
-                    encode()
-                    size = 0
-        encode()
+def _exhibit(buckets: dict[str, Any]) -> dict[str, Any]:
+    """The blend as a table."""
+    names = ("available_tokens", "planned_tokens", "sampled_tokens")
+    epochs = ("planned_epochs", "sampled_epochs")
+    rows = [
+        [name, *(round(b[n]) for n in names), *(round(b[n], 4) for n in epochs)]
+        for name, b in buckets.items()
+    ]
+    columns = ["bucket", *(name.replace("_", " ") for name in (*names, *epochs))]
+    return exhibits.table("the blend, as planned and as sampled", columns, rows)
 
 
 def _figures(shards: Path, splits: list[str], vocabulary: Vocabulary) -> dict[str, Any]:
