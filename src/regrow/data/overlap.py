@@ -92,10 +92,11 @@ class Index:
     """Runs of words of evaluation sets, sorted.
 
     Args:
-        hashes: ``(K,)`` rising.
+        hashes: ``(K,)`` those of each length together, rising.
         first: ``(K + 1,)`` where the items of each begin in ``items``.
         items: ``(M,)`` numbers of items.
-        lengths: words of a run, and of the shorter texts that are looked for whole.
+        lengths: words of a run, and of the shorter texts that are looked for whole, rising.
+        bounds: where those of each length begin in ``hashes``, and where the last end.
         names: of the sets.
         ends: of each set, the number of items of it and all before it.
         ids: of all items.
@@ -106,6 +107,7 @@ class Index:
     first: Ints
     items: npt.NDArray[np.int32]
     lengths: tuple[int, ...]
+    bounds: tuple[int, ...]
     names: tuple[str, ...]
     ends: tuple[int, ...]
     ids: tuple[str, ...]
@@ -123,10 +125,8 @@ class Index:
         Raises:
             InputError: a set without an item, or none long enough to be looked for.
         """
-        hashes: list[Hashes] = []
-        owners: list[npt.NDArray[np.int32]] = []
+        runs: dict[int, list[tuple[Hashes, npt.NDArray[np.int32]]]] = {words: []}
         names, ends, ids, looked_for = [], [], list[str](), []
-        lengths = {words}
         for name, asked in sets:
             begin, seen = len(ids), set[int]()
             for part in _parts(asked):
@@ -139,12 +139,11 @@ class Index:
                     rows = np.flatnonzero(sizes >= words if length == words else sizes == length)
                     if not len(rows):
                         continue
-                    lengths.add(length)
                     counts = sizes[rows] - length + 1
                     offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
                     at = np.repeat(first[:-1][rows], counts) + offset
-                    hashes.append(run_hashes(flat, length)[at])
-                    owners.append(np.repeat(item[rows], counts))
+                    own = run_hashes(flat, length)[at], np.repeat(item[rows], counts)
+                    runs.setdefault(length, []).append(own)
                     seen.update(item[rows].tolist())
             if len(ids) == begin:
                 raise InputError(f"evaluation set {name}: it has no item")
@@ -156,21 +155,15 @@ class Index:
             names.append(name)
             ends.append(len(ids))
             looked_for.append(len(seen))
-        flat_hashes = np.concatenate(hashes)
-        flat_owners = np.concatenate(owners)
-        order = np.lexsort((flat_owners, flat_hashes))
-        flat_hashes, flat_owners = flat_hashes[order], flat_owners[order]
-        new = np.ones(len(order), bool)
-        new[1:] = flat_hashes[1:] != flat_hashes[:-1]
-        twice = np.zeros(len(order), bool)
-        twice[1:] = ~new[1:] & (flat_owners[1:] == flat_owners[:-1])
-        flat_owners, new = flat_owners[~twice], new[~twice]
-        first = np.append(np.flatnonzero(new), len(new))
+        lengths = tuple(sorted(length for length, found in runs.items() if found))
+        parts = [_sorted(runs.pop(length)) for length in lengths]
+        sizes = np.concatenate([np.diff(first) for _, first, _ in parts])
         return cls(
-            flat_hashes[~twice][new],
-            first,
-            flat_owners,
-            tuple(sorted(lengths)),
+            np.concatenate([hashes for hashes, _, _ in parts]),
+            np.append(0, np.cumsum(sizes)),
+            np.concatenate([items for _, _, items in parts]),
+            lengths,
+            tuple(np.cumsum([0, *(len(hashes) for hashes, _, _ in parts)]).tolist()),
             tuple(names),
             tuple(ends),
             tuple(ids),
@@ -187,13 +180,17 @@ class Index:
         return whole.hexdigest()
 
     @cached_property
-    def _likely(self) -> tuple[npt.NDArray[np.bool_], np.uint64]:
-        """Which high bits some run has: nine of ten lookups end here."""
-        bits = min(26, max(12, (16 * len(self.hashes)).bit_length()))
-        shift = np.uint64(64 - bits)
-        table = np.zeros(1 << bits, bool)
-        table[self.hashes >> shift] = True
-        return table, shift
+    def _tables(self) -> list[tuple[int, Hashes, npt.NDArray[np.bool_], np.uint64]]:
+        """Of each length its hashes, and which high bits they have: most lookups end there."""
+        tables = []
+        for number, length in enumerate(self.lengths):
+            hashes = self.hashes[self.bounds[number] : self.bounds[number + 1]]
+            bits = min(26, max(12, (16 * len(hashes)).bit_length()))
+            shift = np.uint64(64 - bits)
+            likely = np.zeros(1 << bits, bool)
+            likely[hashes >> shift] = True
+            tables.append((length, hashes, likely, shift))
+        return tables
 
     def find(self, texts: Sequence[str]) -> Found:
         """Look for the sets' runs in texts."""
@@ -224,17 +221,15 @@ class Index:
 
     def _matches(self, words: Hashes, first: Ints) -> tuple[Ints, Ints, Ints]:
         """First word, word after the last, and number of every run that is one of the sets'."""
-        table, shift = self._likely
         found: list[tuple[Ints, Ints, Ints]] = []
-        for length in self.lengths:
+        for begin, (length, hashes, likely, shift) in zip(self.bounds, self._tables, strict=False):
             runs = run_hashes(words, length)
-            starts = np.flatnonzero(table[runs >> shift])
-            at = np.searchsorted(self.hashes, runs[starts])
-            at[at == len(self.hashes)] = 0
-            same = self.hashes[at] == runs[starts]
-            starts, at = starts[same], at[same]
-            row = np.searchsorted(first, starts, side="right")
-            inside = starts + length <= first[row]
+            starts = np.flatnonzero(likely[runs >> shift])
+            at = np.searchsorted(hashes, runs[starts])
+            at[at == len(hashes)] = 0
+            same = hashes[at] == runs[starts]
+            starts, at = starts[same], at[same] + begin
+            inside = starts + length <= first[np.searchsorted(first, starts, side="right")]
             found.append((starts[inside], starts[inside] + length, at[inside]))
         columns = [np.concatenate(column) for column in zip(*found, strict=True)]
         return columns[0], columns[1], columns[2]
@@ -246,7 +241,8 @@ class Index:
 
     def _facts(self) -> str:
         facts = {
-            name: getattr(self, name) for name in ("lengths", "names", "ends", "ids", "looked_for")
+            name: getattr(self, name)
+            for name in ("lengths", "bounds", "names", "ends", "ids", "looked_for")
         }
         return json.dumps(facts)
 
@@ -279,6 +275,22 @@ class Index:
             raise InputError(f"{path} cannot be read ({error})") from error
         facts: dict[str, Any] = {k: tuple(v) for k, v in json.loads(about["facts"]).items()}
         return cls(**arrays, **facts)
+
+
+def _sorted(
+    pairs: list[tuple[Hashes, npt.NDArray[np.int32]]],
+) -> tuple[Hashes, Ints, npt.NDArray[np.int32]]:
+    """Distinct hashes, rising, where the items of each begin, and these, each once a hash."""
+    hashes = np.concatenate([hashes for hashes, _ in pairs])
+    items = np.concatenate([items for _, items in pairs])
+    order = np.lexsort((items, hashes))
+    hashes, items = hashes[order], items[order]
+    other = np.ones(len(order), bool)
+    other[1:] = (hashes[1:] != hashes[:-1]) | (items[1:] != items[:-1])
+    hashes, items = hashes[other], items[other]
+    new = np.ones(len(hashes), bool)
+    new[1:] = hashes[1:] != hashes[:-1]
+    return hashes[new], np.append(np.flatnonzero(new), len(new)), items
 
 
 def _parts(asked: Iterable[Asked]) -> Iterable[list[tuple[int, Asked]]]:

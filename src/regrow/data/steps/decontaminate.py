@@ -161,7 +161,7 @@ class Tally:
         """Tables of the sets and of the items that were found most often."""
         columns = ["set", "items", "too short", "found", "share found", "documents"]
         rows = [[name, *figures.values()] for name, figures in self.sets().items()]
-        shown = [exhibits.table(f"runs of {max(self.index.lengths)} words shared", columns, rows)]
+        shown = [exhibits.table("evaluation sets found in documents", columns, rows)]
         if self.items:
             often = sorted(self.items.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN]
             shown.append(exhibits.table("items found most often", ["item", "documents"], often))
