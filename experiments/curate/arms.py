@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import pyarrow.parquet as pq
 from experiments.curate import world
 from experiments.curate.prepare import RAW, Seed, do, rows
 
-from regrow.core.seed import derive
+from regrow.data.shards import ShardSet
 
 Ints = npt.NDArray[np.int64]
-_CHUNK = 64
 SHARES = {"High": 0.70, "Medium": 0.25, "Low": 0.05}
 
 
@@ -106,57 +104,41 @@ def _source_bytes(run: Path) -> Counter[str]:
     return sizes
 
 
-def order(seed: int, epoch: int, names: Sequence[str]) -> list[int]:
-    """A permutation that depends on the seed, the epoch and the names alone."""
-    keys = [hashlib.blake2b(f"{derive(seed, 'draw', epoch)} {n}".encode()).digest() for n in names]
-    return sorted(range(len(names)), key=keys.__getitem__)
-
-
-def drawn(seed: Seed, run: Path, shares: Mapping[str, float], tokens: int) -> Drawn:
-    """Whole documents, epoch after epoch, until there are enough tokens; the last one is cut.
+def drawn(
+    seed: Seed, folder: Path, documents: Path, shares: Mapping[str, float], tokens: int
+) -> Drawn:
+    """Whole documents, epoch after epoch, by the verb ``tokenize``.
 
     Args:
         seed: whose tokenizer is used.
-        run: of ``curate run``.
+        folder: of the run.
+        documents: a run of ``curate run``.
         shares: quality to share of the tokens; empty for no buckets.
-        tokens: in all, end marks counted.
+        tokens: in all, end marks counted; each bucket ends between two documents.
     """
-    columns = ("id", "file", "text", *(("quality",) if shares else ()))
-    buckets: dict[str, list[dict[str, Any]]] = {}
-    for row in rows(run, columns):
-        buckets.setdefault(row["quality"] if shares else "all", []).append(row)
-    made = Drawn([], [], {})
-    for bucket, share in (shares or {"all": 1.0}).items():
-        part = _passes(seed, buckets[bucket], round(share * tokens))
-        made.documents.extend(part.documents)
-        made.files.extend(part.files)
-        made.epochs[bucket] = part.epochs["all"]
-    return made
+    sample: dict[str, Any] = {"total_tokens": tokens, "seed": seed.seed}
+    if shares:
+        sample |= {"buckets": ["quality"], "method": "manual", "weights": dict(shares)}
+        sample["min_share"] = 0.0
+    tokenizer = str(seed.folder / "tokenizer")
+    told = do("tokenize", folder, documents=str(documents), tokenizer=tokenizer, sample=sample)
+    buckets = told["sample"]["buckets"]
+    spoken = seed.tokenizer()
+    known = {row["text"]: row["file"] for row in rows(documents, ("text", "file"))}
+    found: list[Ints] = []
+    for shard in ShardSet.open(folder, "train").values():
+        found += np.split(np.asarray(shard.tokens, np.int64), shard.document_starts[1:])
+    files = [known[spoken.decode(ids[:-1].tolist())] for ids in found]
+    return Drawn(found, files, epochs(buckets, told["sample"]["sampled_tokens"], shares))
 
 
-def _passes(seed: Seed, found: list[dict[str, Any]], wanted: int) -> Drawn:
-    tokenizer = seed.tokenizer()
-    known: dict[int, Ints] = {}
-    documents: list[Ints] = []
-    files: list[str] = []
-    left, epoch, at = wanted, 0, 0
-    while left > 0:
-        turn = order(seed.seed, epoch, [row["id"] for row in found])
-        for at in range(0, len(turn), _CHUNK):
-            chunk = turn[at : at + _CHUNK]
-            fresh = [i for i in chunk if i not in known]
-            for i, ids in zip(
-                fresh, tokenizer.encode_batch([found[i]["text"] for i in fresh]), strict=True
-            ):
-                known[i] = np.array([*ids, tokenizer.end], np.int64)
-            for done, i in enumerate(chunk, 1):
-                documents.append(known[i][:left])
-                files.append(found[i]["file"])
-                left -= len(documents[-1])
-                if left <= 0:
-                    return Drawn(documents, files, {"all": epoch + (at + done) / len(found)})
-        epoch += 1
-    return Drawn(documents, files, {"all": float(epoch)})
+def epochs(
+    buckets: Mapping[str, Mapping[str, Any]], tokens: int, shares: Mapping[str, float]
+) -> dict[str, float]:
+    """How often each bucket was gone through; all together where there are no qualities."""
+    if shares:
+        return {name: buckets[name]["sampled_epochs"] for name in shares}
+    return {"all": tokens / sum(bucket["available_tokens"] for bucket in buckets.values())}
 
 
 def mixture(seed: Seed, sample: Drawn) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _paragraphs(body: Sequence[str]) -> str:
 
 
 def edited(body: Sequence[str], share: float, random: Random) -> tuple[str, ...]:
-    """The paragraphs with a share of their words replaced by others of the page, lost or doubled."""
+    """The paragraphs with a share of their words replaced by others of them, lost or doubled."""
     pool = [word for part in body for word in part.split(" ") if word]
     made = []
     for part in body:

@@ -44,7 +44,9 @@ class Size:
     lr: float = 3e-3
 
 
-def do(verb: str, folder: Path, config: str | None = None, *words: str, **base: Any) -> dict[str, Any]:  # fmt: skip
+def do(
+    verb: str, folder: Path, config: str | None = None, *words: str, **base: Any
+) -> dict[str, Any]:
     """Run a verb in its folder, or return what it made there before.
 
     Args:

@@ -74,7 +74,9 @@ def _between(begin: str, table: str, end: str, found: re.Match[str]) -> str:
     return f"{begin}\n{table}\n{end}"
 
 
-def of(results: Results, arm: str, name: str, figure: str = "nats", part: str = "ngram") -> dict[int, float]:  # fmt: skip
+def of(
+    results: Results, arm: str, name: str, figure: str = "nats", part: str = "ngram"
+) -> dict[int, float]:
     """Seed to a figure of an arm on a set."""
     return {
         r["seed"]: r["sets"][name][figure] for r in results if r["arm"] == arm and r["part"] == part
@@ -136,14 +138,13 @@ def bounds_table(results: Results) -> str:
         values = apart(results, bound.arm, bound.other, bound.set)
         if not values:
             continue
-        spread = error(values)
         required = f"at most {signed(bound.limit)}" if bound.limit else "below 0"
         if bound.errors:
             required += f", beyond {bound.errors:g} standard errors"
         lines.append((
             bound.set,
             f"{_label(bound.arm)} minus {_label(bound.other)}",
-            signed(mean(values)) + (f" ± {spread:.3f}" if spread is not None else ""),
+            _gap(values),
             ", ".join(map(signed, values)),
             required,
             "yes" if holds(results, bound) else "no",
@@ -163,19 +164,24 @@ def arms_table(results: Results, part: str, arms: Sequence[str] = MAIN) -> str:
             nats = list(of(results, arm, name, part=part).values())
             bits = mean(of(results, arm, name, "bits", part).values())
             cells.append(f"{_spread(nats)} ({bits:.3f})")
-        for name in (*SETS, "far"):
-            values = apart(results, arm, RAW, name, part)
-            spread = error(values)
-            shown = signed(mean(values)) if values else ""
-            cells.append("" if arm == RAW else shown + (f" ± {spread:.3f}" if spread else ""))
+        gaps = [apart(results, arm, RAW, name, part) for name in (*SETS, "far")]
+        cells += ["" if arm == RAW else _gap(values) for values in gaps]
         lines.append(cells)
     head = ("Arm", "held_in", "held_out", "far", "minus raw: held_in", "held_out", "far")
     return _table(head, lines) if lines else "Not measured yet."
 
 
 def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.3f}{_error(values)}"
+
+
+def _gap(values: Sequence[float]) -> str:
+    return signed(mean(values)) + _error(values) if values else ""
+
+
+def _error(values: Sequence[float]) -> str:
     spread = error(values)
-    return f"{mean(values):.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
+    return f" ± {spread:.3f}" if spread is not None else ""
 
 
 def kinds_table(results: Results) -> str:
@@ -203,7 +209,7 @@ def mixture_table(results: Results) -> str:
         if not found:
             continue
         cells = [
-            _percent(found, lambda r, kinds=kinds: sum(r["mixture"]["kinds"].get(k, 0) for k in kinds))
+            _percent(found, lambda r, kinds=kinds: _tokens(r, kinds))
             for kinds in groups().values()
         ]  # fmt: skip
         cells.append(_percent(found, lambda r: r["mixture"]["copies"]))
@@ -216,6 +222,10 @@ def mixture_table(results: Results) -> str:
     head = ("Arm", *SETS, *groups(), "in copies", "Epochs", "Pool, MB")
     note = f"Epochs of the arms with attributes: of {', '.join(SHARES)}."
     return f"{_table(head, lines)}\n\n{note}" if lines else "Not measured yet."
+
+
+def _tokens(result: Mapping[str, Any], kinds: Sequence[str]) -> int:
+    return sum(result["mixture"]["kinds"].get(kind, 0) for kind in kinds)
 
 
 def _percent(found: Results, tokens: Callable[[Mapping[str, Any]], int]) -> str:
@@ -261,7 +271,7 @@ def twice_table(results: Results, part: str = "ngram") -> str:
     if not lines:
         return "Not measured yet."
     gaps = [apart(results, TWICE[1], TWICE[0], name, part) for name in SETS]
-    shown = [signed(mean(g)) + (f" ± {error(g):.3f}" if len(g) > 1 else "") if g else "" for g in gaps]  # fmt: skip
+    shown = [_gap(values) for values in gaps]
     lines.append(("dedup minus raw", "", "", *shown))
     return _table(("Arm", "Tokens", "Epochs", *SETS), lines)
 

@@ -95,7 +95,8 @@ def measure(seed: Any, part: str, name: str) -> dict[str, Any]:
 
     arm = arms.ARMS[name]
     folder = arms.curated(seed, name)
-    sample = arms.drawn(seed, folder, arm.shares, tokens_of(seed, part))
+    tokens = seed.folder / f"tokens-{part}-{name}"
+    sample = arms.drawn(seed, tokens, folder, arm.shares, tokens_of(seed, part))
     if part == "ngram":
         sets = score.ngram(seed, sample)
     else:
@@ -137,8 +138,13 @@ def digest(world: Path) -> str:
 
 
 def run(
-    data: Path, work: Path, results: Path, size: Any, todo: list[tuple[str, int, str]], processes: int
-) -> None:  # fmt: skip
+    data: Path,
+    work: Path,
+    results: Path,
+    size: Any,
+    todo: list[tuple[str, int, str]],
+    processes: int,
+) -> None:
     """Everything that is due; seeds are shared by the processes.
 
     Args:

@@ -2,7 +2,7 @@
 
 Splits are made by file and before anything is doubled: a file's pages are all in the pool, or all
 in one of the sets beside it. Half of the pool's pages are HTML, which ``curate`` takes the main
-text out of; the other half are records of text that another extractor made, which left the menus in.
+text out of; the other half are records of text from which the menus were not taken.
 """
 
 from __future__ import annotations
