@@ -13,7 +13,7 @@ from regrow.grow.verbs import VERBS
 from tests.cli.conftest import Command
 
 SHOWN = [name for name, verb in VERBS.items() if not verb.hidden]
-READING = ["plan", "tree", "runs list", "runs show", "config show"]
+READING = ["plan", "curate plan", "curate explain", "tree", "runs list", "runs show", "config show"]
 
 
 def test_help_lists_every_verb_and_imports_no_torch() -> None:
@@ -128,6 +128,10 @@ def test_the_config_of_a_run_folder_runs_again_but_only_with_its_verb(
     done = regrow("config", "show", "tokenizer", "--config", "config.yaml", "documents=x")
     assert done.returncode == 2
     assert "settings of curate run, not of tokenizer" in done.stderr
+    done = regrow("config", "show", "curate", "run", "--config", "config.yaml")
+    assert "seed: 3" in done.stdout
+    done = regrow("config", "show", "curate")
+    assert "did you mean curate run or curate" in done.stderr
 
 
 def test_a_group_lists_its_verbs_and_says_what_was_meant(regrow: Command) -> None:
