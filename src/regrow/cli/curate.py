@@ -1,4 +1,5 @@
-"""``curate plan`` and ``curate explain``: what would come out, what became of one; read only."""
+"""``curate plan``, ``explain`` and ``weights``: what would come out, what became of one, and how
+often buckets would be read; nothing is written."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from regrow.core.progress import duration
 
 if TYPE_CHECKING:
     from regrow.data.settings.plan import CuratePlanConfig
+    from regrow.data.settings.sample import WeightsConfig
 
+WEIGHTS_EXAMPLE = "regrow curate weights runs/shards method=unimax max_epochs=2 total_tokens=1e6"
 PLAN_EXAMPLE = "regrow curate plan corpus.yaml sample=0.01"
 _EXAMPLES = 2
 _LINE = 100
@@ -28,11 +31,18 @@ def _plan_config() -> type[CuratePlanConfig]:
     return CuratePlanConfig
 
 
+def _weights_config() -> type[WeightsConfig]:
+    from regrow.data.settings.sample import WeightsConfig
+
+    return WeightsConfig
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of ``curate`` that only answer."""
     curate = group(app, "curate")
     curate.command("plan", cls=command_class(_plan_config, PLAN_EXAMPLE))(plan)
     curate.command("explain", epilog="Example: regrow curate explain runs/corpus 3f2a9c41")(explain)
+    curate.command("weights", cls=command_class(_weights_config, WEIGHTS_EXAMPLE))(weights)
 
 
 def plan(
@@ -159,3 +169,32 @@ def explain(
         print_json({"verb": "curate explain", "run": str(run), **told})
     else:
         print_line("\n".join(explained(told)))
+
+
+def weights(
+    counts: Annotated[
+        Path,
+        typer.Argument(help="A .json or .yaml of counts, or a run of curate run or tokenize."),
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[key.path=value ...]", show_default=False)
+    ] = None,
+    files: Annotated[
+        list[Path] | None, typer.Option("--config", help="YAML file with settings.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """How often each bucket would be read, from counts alone; nothing is made."""
+    for word in words or ():
+        if not is_override(word):
+            raise ConfigError(
+                f"curate weights takes one table or run, then key=value, not {word!r}"
+            )
+    config = load_config(_weights_config(), files or (), words or ())
+    from regrow.data.mixture import described, mixture
+
+    told = mixture(counts, config)
+    if json:
+        print_json({"verb": "curate weights", "counts": str(counts), **told})
+    else:
+        print_line("\n".join(described(told)))

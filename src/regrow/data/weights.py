@@ -17,7 +17,7 @@ from typing import Any
 
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.registry import nearest
-from regrow.data.settings.sample import SampleConfig, WeightsConfig
+from regrow.data.settings.sample import WeightsConfig
 
 OTHER = "other"
 UNKNOWN = "unknown"
@@ -166,7 +166,7 @@ class Buckets:
     multipliers: dict[str, float]
 
 
-def bucketed(counts: Mapping[Values, int], config: SampleConfig) -> Buckets:
+def bucketed(counts: Mapping[Values, int], config: WeightsConfig) -> Buckets:
     """Group values, and merge what is too small into ``other``.
 
     A merged bucket has the mean of its parts' multipliers, by their tokens.
@@ -204,7 +204,7 @@ def bucketed(counts: Mapping[Values, int], config: SampleConfig) -> Buckets:
     )
 
 
-def _grouped(values: Values, config: SampleConfig) -> Values:
+def _grouped(values: Values, config: WeightsConfig) -> Values:
     found = []
     for column, value in zip(config.buckets, values, strict=True):
         groups = config.groups.get(column, {})
@@ -212,7 +212,7 @@ def _grouped(values: Values, config: SampleConfig) -> Values:
     return tuple(found)
 
 
-def _factor(values: Values, group: Values, config: SampleConfig) -> float:
+def _factor(values: Values, group: Values, config: WeightsConfig) -> float:
     """A multiplier may be of a group or of a value in it."""
     factor = 1.0
     for column, value, name in zip(config.buckets, values, group, strict=True):
@@ -233,16 +233,16 @@ def _check_names(names: Mapping[Values, str]) -> None:
             raise InputError(f"buckets: {both} would both be called {name!r}; rename one by groups")
 
 
-def _check_values(counts: Mapping[Values, int], config: SampleConfig) -> None:
+def _check_values(counts: Mapping[Values, int], config: WeightsConfig) -> None:
     for place, column in enumerate(config.buckets):
         there = sorted({values[place] for values in counts})
         groups = config.groups.get(column, {})
         asked = [(f"groups.{column}.{name}", m) for name, ms in groups.items() for m in ms]
         known = [*there, *groups]
         for where, value in asked:
-            _require(value, there, f"sample.{where}", column)
+            _require(value, there, where, column)
         for value in config.multipliers.get(column, {}):
-            _require(value, known, f"sample.multipliers.{column}", column)
+            _require(value, known, f"multipliers.{column}", column)
 
 
 def _require(value: str, known: Sequence[str], where: str, column: str) -> None:

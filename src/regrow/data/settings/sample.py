@@ -21,6 +21,10 @@ def _whole(value: Any) -> Any:
 class WeightsConfig(Config):
     """How a budget of tokens is spread over buckets."""
 
+    buckets: tuple[str, ...] = Field(default=("source",), min_length=1)
+    """Columns of the documents whose values, or combinations of values, are the buckets."""
+    groups: dict[str, dict[str, tuple[str, ...]]] = {}
+    """Column to group to the values that it takes in; other values stay by themselves."""
     total_tokens: Annotated[int, BeforeValidator(_whole)] | None = Field(default=None, gt=0)
     """Tokens in all; null: as many as there are."""
     method: Method = "proportional"
@@ -61,19 +65,8 @@ class WeightsConfig(Config):
             raise ValueError("allow_short: has no effect without max_epochs; leave it out")
         return self
 
-
-class SampleConfig(WeightsConfig):
-    """Documents of the training split, read whole, each bucket as often as its weight asks."""
-
-    buckets: tuple[str, ...] = Field(default=("source",), min_length=1)
-    """Columns of the documents whose values, or combinations of values, are the buckets."""
-    groups: dict[str, dict[str, tuple[str, ...]]] = {}
-    """Column to group to the values that it takes in; other values stay by themselves."""
-    seed: int = Field(default=0, ge=0)
-    """In which order the documents of a bucket are taken."""
-
     @model_validator(mode="after")
-    def _columns(self) -> SampleConfig:
+    def _columns(self) -> WeightsConfig:
         for setting in ("groups", "multipliers"):
             for column in getattr(self, setting):
                 if column not in self.buckets:
@@ -93,3 +86,10 @@ class SampleConfig(WeightsConfig):
         if self.min_share is not None:
             return self.min_share
         return 0.0 if self.buckets == ("source",) else MIN_SHARE
+
+
+class SampleConfig(WeightsConfig):
+    """Documents of the training split, read whole, each bucket as often as its weight asks."""
+
+    seed: int = Field(default=0, ge=0)
+    """In which order the documents of a bucket are taken."""
