@@ -138,10 +138,10 @@ def test_a_group_lists_its_verbs_and_says_what_was_meant(regrow: Command) -> Non
     done = regrow("curate", "--help")
     assert "  run " in done.stdout
     assert "  annotate " in done.stdout
-    for word in ("seed=1", "corpus.yaml"):
+    for word, meant in (("seed=1", "seed=1"), ("corpus.yaml", "--config corpus.yaml")):
         done = regrow("curate", word)
         assert done.returncode == 2
-        assert f"did you mean: regrow curate run {word}?" in done.stderr
+        assert f"did you mean: regrow curate run {meant}?" in done.stderr
     done = regrow("curate", "anotate")
     assert done.returncode == 2
     assert "did you mean annotate?" in done.stderr

@@ -92,8 +92,10 @@ class _VerbGroup(TyperGroup):
         known = self.list_commands(ctx)
         if args and args[0] not in known:
             hint = nearest(args[0], known)
-            if is_override(args[0]) or args[0].endswith((".yaml", ".yml")):
+            if is_override(args[0]):
                 hint = f", did you mean: regrow {self.name} run {args[0]}?"
+            elif args[0].endswith((".yaml", ".yml")):
+                hint = f", did you mean: regrow {self.name} run --config {args[0]}?"
             raise ConfigError(
                 f"{self.name} has no verb {args[0]!r}{hint} (known: {', '.join(known)})"
             )
