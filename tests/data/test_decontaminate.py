@@ -196,6 +196,14 @@ def test_the_step_and_the_verb_drop_the_same(
         assert figures["in"] == len(before)
         assert figures["out"] == len(after)
         assert sum(figures["dropped"].values()) == len(before) - len(after)
+    card = json.loads((clean.path / "card.json").read_text())
+    assert (card["stages"][0]["in"], card["stages"][0]["out"]) == (72, 72 - len(LEAKS))
+    assert sum(card["stages"][0]["dropped"].values()) == len(LEAKS)
+    examples = card["dropped"]["decontaminate"]["words of gsm"]
+    assert len(examples) == 5
+    begins = {one["file"].removeprefix("pool#"): one["text"][:25] for one in examples}
+    assert begins["exact"] == "weng earns $12 an hour fo"
+    assert begins["short"] == "which of these nine words"
     gone = rows(clean.path / "documents" / "dropped.parquet")
     assert gone == [
         row for row in rows(stepped.path / "documents" / "dropped.parquet") if row["reason"]

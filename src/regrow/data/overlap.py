@@ -32,12 +32,8 @@ _FORMAT = "regrow word runs 1"
 _ITEMS = 4096  # of a set that are hashed together
 
 
-def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ints]:
-    """``(W,)`` 64 bits of each word of all texts, and ``(R + 1,)`` each text's first word.
-
-    Raises:
-        UnicodeEncodeError: a lone surrogate.
-    """
+def _cut(texts: Sequence[str]) -> tuple[bytes, Ints, Ints, Ints]:
+    """Bytes of the lower-case texts, first byte of each word, byte after it, and first words."""
     encoded = [text.lower().encode() for text in texts]
     sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
     # Eight more bytes, so that eight can be read from any place.
@@ -50,7 +46,23 @@ def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ints]:
     starts = np.flatnonzero(inside[1:] > inside[:-1]) + 1
     ends = np.flatnonzero(inside[1:] < inside[:-1]) + 1
     first = np.searchsorted(starts, np.cumsum(sizes + 1) - sizes)
-    return hash_pieces(data, starts, ends), np.append(first, len(starts))
+    return data, starts, ends, np.append(first, len(starts))
+
+
+def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Ints]:
+    """``(W,)`` 64 bits of each word of all texts, and ``(R + 1,)`` each text's first word.
+
+    Raises:
+        UnicodeEncodeError: a lone surrogate.
+    """
+    data, starts, ends, first = _cut(texts)
+    return hash_pieces(data, starts, ends), first
+
+
+def words_from(text: str, place: int, count: int) -> str:
+    """``count`` words of a text, or as many as there are, behind its first ``place`` words."""
+    data, starts, ends, _ = _cut([text])
+    return data[starts[place] : ends[min(place + count, len(ends)) - 1]].decode()
 
 
 def run_hashes(words: Hashes, length: int) -> Hashes:

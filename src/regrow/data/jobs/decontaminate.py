@@ -20,7 +20,9 @@ from regrow.core.errors import InputError, Interrupted
 from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.data import engine
+from regrow.data.card import EXAMPLES
 from regrow.data.document import DROPPED, SPLITS
+from regrow.data.overlap import words_from
 from regrow.data.settings.decontaminate import DecontaminateConfig
 from regrow.data.stages import SCORES
 from regrow.data.steps.decontaminate import Decontaminate, Tally, judge_batch
@@ -30,6 +32,8 @@ from regrow.io.runs import resolve_documents
 DOCUMENTS_FOLDER = "documents"
 STAGES_FOLDER = "stages"
 FIGURES = "figures.json"
+CARD = "card.json"
+_EXAMPLE_WORDS = 40
 _NEEDED = ("id", "file", "text", "source")
 
 
@@ -72,8 +76,7 @@ def run(config: DecontaminateConfig, run: Run) -> dict[str, Any]:
 
     Returns:
         ``documents`` (split to ``in``, ``out``, ``dropped`` by reason), ``total_documents``,
-        ``sets`` (of each: ``items``, ``too_short``, ``found``, ``share``, ``documents``),
-        ``exhibits``.
+        ``sets`` (of each: ``items``, ``too_short``, ``found``, ``share``, ``documents``).
 
     Raises:
         ConfigError, InputError: as in :func:`plan`; documents that are not sorted by id; none is
@@ -104,7 +107,8 @@ def run(config: DecontaminateConfig, run: Run) -> dict[str, Any]:
         if not final.exists():
             with staged_folder(final) as staged:
                 gone: list[dict[str, Any]] = []
-                figures = {t.stem: _write(t, stages / t.stem, staged, gone) for t in tables}
+                shown: dict[str, list[dict[str, Any]]] = {}
+                figures = {t.stem: _write(t, stages / t.stem, staged, gone, shown) for t in tables}
                 if not any(one["out"] for one in figures.values()):
                     raise InputError(
                         f"every document of {config.documents} shares words with an evaluation "
@@ -112,17 +116,38 @@ def run(config: DecontaminateConfig, run: Run) -> dict[str, Any]:
                     )
                 with TableWriter(staged / "dropped.parquet", DROPPED) as writer:
                     writer.write_rows(sorted(gone, key=lambda row: row["id"]))
-                write_json(staged / FIGURES, figures)
+                write_json(staged / FIGURES, {"documents": figures, "dropped": shown})
         progress.advance(len(tables))
-    figures = read_json(final / FIGURES)
+    made = read_json(final / FIGURES)
     scores = engine.read_parquet([stages / table.stem / SCORES for table in tables])
     tally = Tally(step.index, scores)
+    write_json(run.path / CARD, _card(made, tally))
+    counts = made["documents"].values()
     return {
-        "documents": figures,
-        "total_documents": sum(one["out"] for one in figures.values()),
-        "total_dropped": sum(one["in"] - one["out"] for one in figures.values()),
+        "documents": made["documents"],
+        "total_documents": sum(one["out"] for one in counts),
+        "total_dropped": sum(one["in"] - one["out"] for one in counts),
         "sets": tally.sets(),
-        "exhibits": tally.exhibits(),
+    }
+
+
+def _card(made: dict[str, Any], tally: Tally) -> dict[str, Any]:
+    """As the card of a curation, of this one step."""
+    counts = made["documents"].values()
+    dropped: Counter[str] = Counter()
+    for one in counts:
+        dropped.update(one["dropped"])
+    stage = {
+        "step": Decontaminate.name,
+        "in": sum(one["in"] for one in counts),
+        "out": sum(one["out"] for one in counts),
+        "dropped": dict(sorted(dropped.items())),
+        "quarantined": {},
+    }
+    return {
+        "stages": [stage],
+        "exhibits": {Decontaminate.name: tally.exhibits()},
+        "dropped": {Decontaminate.name: made["dropped"]},
     }
 
 
@@ -148,8 +173,25 @@ def _judged(table: Path, scores: Path) -> Iterator[tuple[pa.RecordBatch, pa.Reco
         yield batch, pa.RecordBatch.from_pydict(verdict)
 
 
-def _write(table: Path, stage: Path, staged: Path, gone: list[dict[str, Any]]) -> dict[str, Any]:
-    """The rows that stay; how many came, stayed and went, by reason. Adds to ``gone``."""
+def _write(
+    table: Path,
+    stage: Path,
+    staged: Path,
+    gone: list[dict[str, Any]],
+    shown: dict[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """Write the rows that stay.
+
+    Args:
+        table: of a split.
+        stage: what was found in it.
+        staged: where it goes.
+        gone: gets a row for each document that goes.
+        shown: gets a few of them by reason, with the words that are shared.
+
+    Returns:
+        How many came, stayed and went, by reason.
+    """
     dropped: Counter[str] = Counter()
     given = 0
     with TableWriter(staged / table.name, pq.read_schema(table)) as writer:
@@ -157,10 +199,14 @@ def _write(table: Path, stage: Path, staged: Path, gone: list[dict[str, Any]]) -
             given += batch.num_rows
             goes = pc.is_valid(verdict["reason"])
             writer.write(batch.filter(pc.invert(goes)))
-            rows = batch.select(["id", "file", "source"]).filter(goes).to_pylist()
+            rows = batch.select(list(_NEEDED)).filter(goes).to_pylist()
             for row, why in zip(rows, verdict.filter(goes).to_pylist(), strict=True):
-                dropped[why["reason"]] += 1
+                text, reason = row.pop("text"), why["reason"]
+                dropped[reason] += 1
                 gone.append({**row, **why, "step": Decontaminate.name})
+                if len(shown.setdefault(reason, [])) < EXAMPLES:
+                    words = words_from(text, int(why["value"]), _EXAMPLE_WORDS)
+                    shown[reason].append({**row, "value": why["value"], "text": words})
     if given != writer.written + dropped.total():
         raise RuntimeError(f"{given} documents came, {writer.written} stay, {dropped.total()} go")
     return {"in": given, "out": writer.written, "dropped": dict(sorted(dropped.items()))}
