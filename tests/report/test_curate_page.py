@@ -142,3 +142,25 @@ def test_json_of_the_card_of_a_run_is_drawn_without_loss(tmp_path: Path) -> None
     assert page.rows("row") == [["row", "3"]]
     assert {"m 0.5", "line", "other", "y"} <= set(page.svg_texts)
     assert "says" in page.text
+
+
+def test_a_blend_is_drawn_as_planned_and_as_sampled(tmp_path: Path) -> None:
+    rows = {"web": (100, 750.0, 740), "wiki": (900, 250.0, 260)}
+    buckets = {
+        name: {"available_tokens": have, "planned_tokens": planned, "sampled_tokens": sampled}
+        for name, (have, planned, sampled) in rows.items()
+    }
+    result: dict[str, Any] = {
+        "total_tokens": 1000,
+        "sample": {"method": "unimax", "buckets": buckets},
+        "exhibits": [
+            {"kind": "table", "title": "blend", "columns": ["bucket", "n"], "rows": [["web", 100]]}
+        ],
+    }
+    page = Page.read(write_page(write_stage(tmp_path, "shards", "tokenize", result)))
+    assert page.rows("web") == [["web", "100"]]
+    assert {"web, planned", "75 %", "web, sampled", "74 %", "26 %"} <= set(page.svg_texts)
+    assert "method unimax" in page.text
+    for odd in (None, {"buckets": {"web": 3}}, {"buckets": {"web": {"planned_tokens": 0}}}):
+        result["sample"] = odd
+        write_page(write_stage(tmp_path, "shards", "tokenize", result))

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from regrow.report.exhibits import exhibits_html
 from regrow.report.flow import Passage, flow_chart
 from regrow.report.format import MISSING, count, percent, size
+from regrow.report.plots import Bar, bar_chart
 from regrow.report.record import RunFolder, items, mapping, number, numbers, text
 from regrow.report.section import Column, Line, Section, Table, details, drawings, figure
 
@@ -181,3 +182,30 @@ def _example(example: dict[str, Any]) -> Markup:
         for c in text(example.get("text")) or ""
     )
     return label + Markup('<pre class="sample">{}</pre>').format(shown)
+
+
+def blend(run: RunFolder) -> Section | None:
+    """The blend of a run of ``tokenize`` that samples, as planned and as sampled."""
+    sample = mapping(run.result.get("sample"))
+    buckets = {str(name): mapping(row) for name, row in mapping(sample.get("buckets")).items()}
+    shares = {
+        how: {name: number(row.get(f"{how}_tokens")) or 0 for name, row in buckets.items()}
+        for how in ("planned", "sampled")
+    }
+    totals = {how: sum(values.values()) for how, values in shares.items()}
+    body = exhibits_html(items(run.result.get("exhibits")), "exhibits", "result.json")
+    bars = [
+        Bar(f"{name}, {how}", values[name] / totals[how], percent(values[name] / totals[how]), at)
+        for name in buckets
+        for at, (how, values) in enumerate(shares.items())
+        if totals[how] > 0
+    ]
+    if bars:
+        title = "Share of the tokens, as planned and as sampled"
+        body = drawings(lambda width: bar_chart(bars, title=title, width=width)) + body
+    if not body:
+        return None
+    method = text(sample.get("method"))
+    lead = f"Tokens of the training split by bucket; method {method}." if method else ""
+    keys = frozenset({"sample", "exhibits"})
+    return Section("blend", "The blend", body, lead, ("result.json",), keys)

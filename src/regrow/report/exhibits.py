@@ -20,16 +20,17 @@ _ROWS = 40
 _POINTS = 400
 
 
-def exhibits_html(shown: Sequence[Any], where: str) -> Markup:
+def exhibits_html(shown: Sequence[Any], where: str, file: str = "card.json") -> Markup:
     """Exhibits in their order; many histograms are folded into one grid.
 
     Args:
-        shown: of ``card.json``; what is none is left out.
-        where: the place in ``card.json``, for the figures' sources.
+        shown: what is none is left out.
+        where: their place in the file, for the figures' sources.
+        file: that holds them.
     """
     body, small = Markup(""), Markup("")
     for place, exhibit in enumerate(map(mapping, shown)):
-        at = f"{where}[{place}]"
+        at = f"{file}: {where}[{place}]"
         kind = exhibit.get("kind")
         if kind == "histogram":
             small += _histogram(exhibit)
@@ -114,7 +115,7 @@ def _table(exhibit: dict[str, Any], where: str) -> Markup:
     ]
     lines = [
         Line([_cell(row[0], names[0], ""), *(
-            _cell(value, names[place], f"card.json: {where}.rows[{at}][{place}]")
+            _cell(value, names[place], f"{where}.rows[{at}][{place}]")
             for place, value in enumerate(row[1:], 1)
         )])
         for at, row in enumerate(rows[:_ROWS])
@@ -122,7 +123,7 @@ def _table(exhibit: dict[str, Any], where: str) -> Markup:
     body = Table(columns, lines, title).html()
     if len(rows) > _ROWS:
         rest = len(rows) - _ROWS
-        body += Markup('<p class="source">and {} more rows in card.json</p>').format(rest)
+        body += Markup('<p class="source">and {} more rows in the file</p>').format(rest)
     return _heading(title) + body
 
 

@@ -58,6 +58,7 @@ RUN_SECTIONS: tuple[Callable[[RunFolder], Section | None], ...] = (
     curate_section.steps,
     curate_section.lengths,
     curate_section.dropped,
+    curate_section.blend,
     run_sections.models,
     search_section.search,
     task_section.tasks,
