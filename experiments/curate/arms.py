@@ -127,7 +127,8 @@ def drawn(
     known = {row["text"]: row["file"] for row in rows(documents, ("text", "file"))}
     found: list[Ints] = []
     for shard in ShardSet.open(folder, "train").values():
-        found += np.split(np.asarray(shard.tokens, np.int64), shard.document_starts[1:])
+        if shard.num_documents:  # a bucket of a few tokens may have got none
+            found += np.split(np.asarray(shard.tokens, np.int64), shard.document_starts[1:])
     files = [known[spoken.decode(ids[:-1].tolist())] for ids in found]
     return Drawn(found, files, epochs(buckets, told["sample"]["sampled_tokens"], shares))
 
