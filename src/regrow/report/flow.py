@@ -51,7 +51,8 @@ def flow_chart(passages: Sequence[Passage], *, title: str, width: float = WIDTHS
         drawing.text(width, y + 14, told, size=_SIZE, anchor="end", css="muted")
         tip = f"{one.name}: {told}"
         if one.lost:
-            drawing.rect(Box(0.5, y + 21, max(2.0, whole - 1), _BAR), "hollow c2", 2, tip)
+            left = min(stays + 1.5, whole - 2)
+            drawing.rect(Box(left, y + 21, max(2.0, whole - left - 1), _BAR), "hollow c2", 2, tip)
         if one.after:
             drawing.rect(Box(0, y + 20.5, max(2.0, stays), _BAR + 1), "bar c0", 2, tip)
     return drawing
