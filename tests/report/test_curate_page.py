@@ -138,7 +138,9 @@ def test_json_of_the_card_of_a_run_is_drawn_without_loss(tmp_path: Path) -> None
         exhibits.curve("c", [0, 1], {"line": [0, 1], "other": [1, 0]}, "x", "y", {"m": 0.5}),
         exhibits.table("t", ["name", "n"], [["row", 3]]),
     ]
+    made.append(exhibits.table("a by b: shares of a row", ["a", "b"], [["part", 0.25]]))
     page = page_of(tmp_path, json.loads(json.dumps({"exhibits": {"step": made}})))
+    assert page.rows("part") == [["part", "25 %"]]
     assert page.rows("row") == [["row", "3"]]
     assert {"m 0.5", "line", "other", "y"} <= set(page.svg_texts)
     assert "says" in page.text

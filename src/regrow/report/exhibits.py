@@ -108,6 +108,7 @@ def _table(exhibit: dict[str, Any], where: str) -> Markup:
     title = text(exhibit.get("title")) or "table"
     if not names or not rows:
         return Markup("")
+    said = "share" if title.endswith("shares of a row") else ""
     words = [any(isinstance(row[place], str) for row in rows) for place in range(len(names))]
     columns = [
         Column(name[:1].upper() + name[1:], is_text=place == 0 or words[place])
@@ -115,7 +116,7 @@ def _table(exhibit: dict[str, Any], where: str) -> Markup:
     ]
     lines = [
         Line([_cell(row[0], names[0], ""), *(
-            _cell(value, names[place], f"{where}.rows[{at}][{place}]")
+            _cell(value, f"{names[place]} {said}", f"{where}.rows[{at}][{place}]")
             for place, value in enumerate(row[1:], 1)
         )])
         for at, row in enumerate(rows[:_ROWS])
@@ -138,6 +139,6 @@ def _cell(value: Any, column: str, where: str) -> str | Markup:
         return MISSING
     if not where:
         return short(known)
-    if "share" in column.split() or column.endswith(" share"):
+    if "share" in column.split() and 0 <= known <= 1:
         return figure(known, percent, where)
     return figure(known, count if isinstance(known, int) else short, where)
