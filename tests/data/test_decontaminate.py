@@ -140,6 +140,32 @@ def test_no_set_is_a_wrong_setting() -> None:
         Decontaminate(CurateConfig(steps=("decontaminate", "split")))
 
 
+def test_a_target_that_holds_an_evaluation_set_is_refused(
+    evaluation: list[Any], tmp_path: Path
+) -> None:
+    pool = write_pool(tmp_path / "pool")
+    (tmp_path / "good.txt").write_text(f"{filler(3, 300)}\n{QUESTION.lower()}")
+    given = {
+        "sources": [{"kind": "folder", "name": "pool", "path": str(pool)}],
+        "steps": ["select", "decontaminate", "split"],
+        "select": {"target": {"files": [str(tmp_path / "good.txt")]}, "keep_fraction": 0.5},
+        "decontaminate": {"against": evaluation},
+    }
+
+    def read() -> CurateConfig:
+        return CurateConfig.model_validate_json(json.dumps(given))
+
+    with pytest.raises(InputError, match="1 of its texts hold words of an evaluation") as caught:
+        curate.plan(read())
+    assert "gsm:1 in the text that begins" in caught.value.problems[0]
+    (tmp_path / "good.txt").write_text(filler(3, 300))
+    assert not [note for note in curate.plan(read()).notes if "evaluation" in note]
+    given["select"] = {"target": {"where": "kind = 'prose'"}, "keep_fraction": 0.5}
+    assert "put decontaminate before select" in curate.plan(read()).notes[-1]
+    given["steps"] = ["decontaminate", "select", "split"]
+    assert not [note for note in curate.plan(read()).notes if "evaluation" in note]
+
+
 def write_pool(folder: Path) -> Path:
     folder.mkdir()
     lines = [json.dumps({"id": name, "text": text}) for name, text in planted().items()]
@@ -177,7 +203,8 @@ def test_the_step_and_the_verb_drop_the_same(
 
     settings = {"documents": str(plain.path), "against": evaluation}
     wanted = DecontaminateConfig.model_validate_json(json.dumps(settings))
-    assert job.plan(wanted).figures["documents"] == 72
+    planned = job.plan(wanted).figures
+    assert (planned["documents"], planned["items"]) == (72, 5)
     clean = claim("clean", wanted)
     result = job.run(wanted, clean)
     assert result["total_dropped"] == len(LEAKS)

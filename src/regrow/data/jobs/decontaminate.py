@@ -42,16 +42,18 @@ def plan(config: DecontaminateConfig) -> Plan:
 
     Raises:
         ConfigError: no set, or one that is not known.
-        InputError: no documents, or a set whose files do not exist or hold no such field.
+        InputError: no documents, or a set that is missing, is broken or holds no such field.
     """
     step = Decontaminate.of(config)
     tables = _tables(config)
+    items = len(step.index.ids)  # all of the sets is read
     return Plan(
         f"decontaminate {config.documents}",
         {
             "documents": sum(num_rows(table) for table in tables),
             "splits": ", ".join(table.stem for table in tables),
             "against": ", ".join(one.name for one in step.sets),
+            "items": items,
             "words": config.words,
         },
     )
