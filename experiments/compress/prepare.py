@@ -323,7 +323,7 @@ def tiny(family: Path) -> Base:
         "domains": ["code", "docstrings"],
         "max_bytes": {"code": 120_000, "docstrings": 40_000},
     }
-    do("curate run", family / "corpus", sources=[sources])
+    do("curate run", family / "corpus", sources=[sources], steps=["exact", "split"])
     corpus, tokenizer = str(family / "corpus"), str(family / "tokenizer")
     do("tokenizer", family / "tokenizer", documents=corpus, vocab_size=384)
     do("tokenize", family / "shards", documents=corpus, tokenizer=tokenizer)

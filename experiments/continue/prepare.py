@@ -81,7 +81,8 @@ def shards(work: Path, data: Path, size: Size) -> Path:
     }
     folders = [{"kind": "folder", "name": s, "path": str(work / "text" / s)} for s in SOURCES]
     split = {"train": 0.8, "validation": 0.08, "test": 0.12}
-    do("curate run", work / "corpus", sources=[python, *folders], split=split)
+    steps = ["exact", "split"]
+    do("curate run", work / "corpus", sources=[python, *folders], steps=steps, split=split)
     corpus, tokenizer = str(work / "corpus"), str(work / "tokenizer")
     do("tokenizer", work / "tokenizer", documents=corpus, vocab_size=size.vocab)
     do("tokenize", work / "shards", documents=corpus, tokenizer=tokenizer)

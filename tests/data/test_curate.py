@@ -27,7 +27,8 @@ pytest.importorskip("daft")
 
 def config(*paths: Path, **options: Any) -> CurateConfig:
     sources = [{"kind": "folder", "name": p.name, "path": str(p)} for p in paths]
-    return load_config(CurateConfig, base={"sources": sources, **options})
+    steps = ["exact", "split"]
+    return load_config(CurateConfig, base={"sources": sources, "steps": steps, **options})
 
 
 def tables(run: Run) -> dict[str, list[dict[str, Any]]]:
@@ -310,6 +311,23 @@ class TestPlan:
         assert plan.figures["packages"] == "all"
         assert str(corpus) in plan.figures["mine"]
 
+    def test_a_run_to_reuse_that_is_none(self, corpus: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"reuse: .*elsewhere is no run folder of curate run"):
+            curate.plan(config(corpus, reuse=str(tmp_path / "elsewhere")))
+
+    def test_a_cluster_that_does_not_answer(self, corpus: Path) -> None:
+        pytest.importorskip("ray")
+        given = {"runner": "ray", "address": "127.0.0.1:1"}
+        with pytest.raises(ConfigError, match=r"engine.address: no Ray cluster at 127.0.0.1:1"):
+            curate.plan(config(corpus, engine=given))
+
+    def test_a_cluster_without_its_extra(
+        self, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match=r"needs the extra \[cluster\]"):
+            curate.plan(config(corpus, engine={"runner": "ray"}))
+
     def test_a_missing_folder_is_an_error_before_anything_is_written(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="does not exist"):
             curate.plan(config(tmp_path / "none"))
@@ -337,6 +355,8 @@ class TestErrors:
             (["steps=[exat,split]"], "unknown step 'exat', did you mean exact"),
             (["steps=[exact]"], "'split' must stand once, as the last step"),
             (["steps=[split,exact]"], "'split' must stand once, as the last step"),
+            (["steps=[split]", "language.keep=[en]"], "language: settings of a step that is not"),
+            (["filter.preset=gopher", "steps=[exact,split]"], r"filter: .*\(exact, split\)"),
             (["split.train=0.5"], "train \\+ validation \\+ test is 0.58"),
             (["sources=[]"], "sources"),
             (["sources=[{kind: python},{kind: python}]"], "'code' stands twice"),
@@ -353,5 +373,6 @@ class TestErrors:
 def test_defaults_take_the_python_installation() -> None:
     made = load_config(CurateConfig)
     assert made.source_names() == ["code", "docstrings", "reference", "packages"]
+    assert made.steps == ("language", "exact", "fuzzy", "filter", "split")
     assert made.split.shares() == {"train": 0.92, "validation": 0.04, "test": 0.04}
     assert FolderSource(name="a", path="x").fields.text == "text"

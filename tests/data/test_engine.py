@@ -59,7 +59,7 @@ def test_no_connection_is_opened(corpus: Path, tmp_path: Path) -> None:
             "-c",
             CURATE,
             str(tmp_path / "run"),
-            json.dumps({"sources": [source]}),
+            json.dumps({"sources": [source], "steps": ["exact", "split"]}),
         ],
         capture_output=True,
         text=True,

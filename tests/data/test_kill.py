@@ -40,7 +40,8 @@ def test_curate(tmp_path: Path) -> None:
     write_corpus(tmp_path / "one", 12)
     write_corpus(tmp_path / "two", 9)
     sources = [{"kind": "folder", "name": n, "path": str(tmp_path / n)} for n in ("one", "two")]
-    result = killed("curate", {"sources": sources}, tmp_path, ["documents"], every=1)
+    settings = {"sources": sources, "steps": ["exact", "split"]}
+    result = killed("curate", settings, tmp_path, ["documents"], every=1)
     assert result["kills"] >= 16
     assert len(result["digests"]) == 1
     assert result["leftovers"] == []

@@ -59,7 +59,7 @@ class CurateConfig(Config):
     """What the tables run on."""
     sources: tuple[SourceConfig, ...] = Field(default=(PythonSource(),), min_length=1)
     """Where the text comes from."""
-    steps: tuple[str, ...] = ("exact", "split")
+    steps: tuple[str, ...] = ("language", "exact", "fuzzy", "filter", "split")
     """Steps in order; ``split`` is the last."""
     pii: PiiConfig = PiiConfig()
     """Personal data that is masked when text is gathered."""
