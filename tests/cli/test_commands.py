@@ -13,7 +13,8 @@ from regrow.grow.verbs import VERBS
 from tests.cli.conftest import Command
 
 SHOWN = [name for name, verb in VERBS.items() if not verb.hidden]
-READING = ["plan", "curate plan", "curate explain", "tree", "runs list", "runs show", "config show"]
+READING = ["plan", "tree", "runs list", "runs show", "config show"]
+READING += ["curate plan", "curate explain", "curate weights"]
 
 
 def test_help_lists_every_verb_and_imports_no_torch() -> None:

@@ -190,6 +190,28 @@ def test_a_target_that_is_among_the_documents_is_refused(target: Path, tmp_path:
     assert error.value.problems == ("same",)
 
 
+def test_a_target_that_holds_evaluation_text_is_refused(tmp_path: Path) -> None:
+    question = text(5, 0.5, 30)
+    (tmp_path / "exam.jsonl").write_text(json.dumps({"question": question}))
+    (tmp_path / "target.txt").write_text(f"{text(6, 0.9, 200)}\n\n{question.upper()}!")
+    words = {
+        "steps": ["select", "decontaminate", "split"],
+        "select": {"target": {"files": [str(tmp_path / "target.txt")]}, "keep_fraction": 0.5},
+        "decontaminate": {"against": [str(tmp_path / "exam.jsonl")]},
+    }
+    step = Select(CurateConfig.model_validate_json(json.dumps(words)))
+    frame = engine.from_columns({n: [r[n] for r in pool(5)] for n in ("id", "text", "source")})
+    (tmp_path / "x").mkdir()
+    with pytest.raises(InputError, match=r"hold words of 1 items of the sets") as error:
+        step.score(frame, tmp_path / "x")
+    assert error.value.problems == ("exam:1",)
+
+
+def test_a_condition_on_another_kind_of_column(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"its columns are goodness \(int64\)"):
+        run(pool(5), tmp_path / "x", target={"where": "goodness = 'High'"}, keep_fraction=0.5)
+
+
 def test_a_target_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="goodness > 99 gives no text; loosen the condition"):
         run(pool(5), tmp_path / "x", target={"where": "goodness > 99"}, keep_fraction=0.5)

@@ -204,7 +204,8 @@ class _Parser:
             self.columns.append(token)
             return lambda batch: batch[token]
         value = self._literal()
-        return lambda batch: pa.array([value] * batch.num_rows)
+        kind_of = pa.scalar(value).type  # told also where there is no row
+        return lambda batch: pa.array([value] * batch.num_rows, kind_of)
 
     def _literal(self) -> Any:
         kind, token, place = self._next()

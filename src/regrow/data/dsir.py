@@ -64,8 +64,7 @@ class Hasher:
     """
 
     def __init__(self) -> None:
-        self._known = np.zeros(1 << _SLOT_BITS, np.uint64)
-        self._known[0] = np.iinfo(np.uint64).max  # belongs to the last slot: no match
+        self._known = np.zeros(1 << _SLOT_BITS, np.uint64)  # 0 is none
         self._buckets = np.zeros(1 << _SLOT_BITS, np.uint16)
 
     def features(self, texts: Sequence[str]) -> Features:
@@ -108,40 +107,54 @@ class Hasher:
         found = self._buckets[slots]
         missed = np.flatnonzero(self._known[slots] != hashes)
         if len(missed):
+            # What lost its slot to another may be in its second one.
+            again = _second(hashes[missed])
+            here = self._known[again] == hashes[missed]
+            found[missed[here]] = self._buckets[again[here]]
+            missed = missed[~here]
+        if len(missed):
             new, at, inverse = np.unique(hashes[missed], return_index=True, return_inverse=True)
             at = missed[at]
-            buckets = hashed(_ngrams(number[at], data, starts, ends))
+            buckets = reduced(_digests(number[at], data, starts, ends))
             found[missed] = buckets[inverse]
-            self._known[slots[at]] = new
-            self._buckets[slots[at]] = buckets
+            self._remember(new, slots[at], buckets)
         return found
 
+    def _remember(self, hashes: Hashes, slots: Ints, buckets: Buckets) -> None:
+        """New ones in their first slots where these are free, else in their second."""
+        taken = self._known[slots] != 0
+        slots = np.where(taken, _second(hashes), slots)
+        self._known[slots] = hashes
+        self._buckets[slots] = buckets
 
-def _ngrams(number: Ints, data: bytes, starts: Ints, ends: Ints) -> list[bytes]:
-    """The n-grams themselves, as they are hashed."""
+
+def _second(hashes: Hashes) -> Ints:
+    """The other slot of each, from other bits of its hash."""
+    return (hashes & np.uint64((1 << _SLOT_BITS) - 1)).astype(np.int64)
+
+
+def _digests(number: Ints, data: bytes, starts: Ints, ends: Ints) -> list[bytes]:
+    """SHA-256 of the n-grams of these numbers."""
+    sha256 = hashlib.sha256
     head, pair = number >> 1, number & 1
     tail = head + pair
     begins, stops = starts[head], ends[tail]
-    ngrams = [data[a:b] for a, b in zip(begins.tolist(), stops.tolist(), strict=True)]
-    blank = np.frombuffer(data, np.uint8) == ord(" ")
-    apart = np.flatnonzero((pair == 1) & ~((starts[tail] == ends[head] + 1) & blank[ends[head]]))
-    middle = zip(
-        apart.tolist(),
-        (ends[head[apart]] - begins[apart]).tolist(),
-        (stops[apart] - starts[tail[apart]]).tolist(),
-        strict=True,
-    )
-    for place, first, second in middle:
-        ngram = ngrams[place]
-        ngrams[place] = ngram[:first] + b" " + ngram[len(ngram) - second :]
-    return ngrams
+    # Most pairs stand in the text with one space between them, as they are hashed.
+    blank = np.frombuffer(data, np.uint8)[ends[head]] == ord(" ")
+    apart = np.flatnonzero((pair == 1) & ~((starts[tail] == ends[head] + 1) & blank))
+    found = [
+        sha256(data[a:b]).digest() for a, b in zip(begins.tolist(), stops.tolist(), strict=True)
+    ]
+    places = (begins, ends[head], starts[tail], stops)
+    four = (place[apart].tolist() for place in places)
+    for one, a, b, c, d in zip(apart.tolist(), *four, strict=True):
+        found[one] = sha256(b"%b %b" % (data[a:b], data[c:d])).digest()
+    return found
 
 
-def hashed(ngrams: Iterable[bytes]) -> Buckets:
-    """SHA-256 of each, as a number, modulo ``BUCKETS``."""
-    sha256 = hashlib.sha256
-    digests = b"".join([sha256(ngram).digest() for ngram in ngrams])
-    words = np.frombuffer(digests, ">u4").reshape(-1, _DIGEST_WORDS).astype(np.int64)
+def reduced(digests: Iterable[bytes]) -> Buckets:
+    """Each digest, as a number, modulo ``BUCKETS``."""
+    words = np.frombuffer(b"".join(digests), ">u4").reshape(-1, _DIGEST_WORDS).astype(np.int64)
     found: Buckets = (words @ _POWERS % BUCKETS).astype(np.uint16)
     return found
 

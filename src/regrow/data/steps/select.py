@@ -7,11 +7,9 @@ Data Everywhere (arXiv 2407.06380).
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +23,11 @@ from regrow.core.seed import derive
 from regrow.data import dsir, engine, exhibits
 from regrow.data.clusters import WORK
 from regrow.data.condition import Condition
-from regrow.data.example_texts import check_places, text_digest, texts_in
+from regrow.data.example_texts import check_places, texts_in
 from regrow.data.pii import Masker
+from regrow.data.selection import ALL, FEATURES, MADE, Extract, Target, Weigh, count, portions
 from regrow.data.settings.attributes import columns_without_classifier
+from regrow.data.steps.decontaminate import Decontaminate
 from regrow.data.words import Ints
 
 if TYPE_CHECKING:
@@ -35,26 +35,9 @@ if TYPE_CHECKING:
 
 SMALL_TARGET = 10_000  # tokens
 _FACTS = "target.json"
-_MADE = pa.schema(
-    [
-        pa.field("select_group", pa.string()),
-        pa.field("select_tokens", pa.int64()),
-        pa.field("select_log_weight", pa.float64()),
-    ]
-)
-_FEATURES = pa.schema(
-    [
-        pa.field("buckets", pa.binary()),
-        pa.field("wanted", pa.bool_()),
-        pa.field("known", pa.bool_()),
-    ]
-)
 _JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
-_ALL = "all"
-_BATCH_BYTES = 4 << 20
 _SHOWN = 5
-_EDGES = np.linspace(-2, 2, 41)
-_LOCAL = threading.local()
+_BINS = 40
 
 
 class Select:
@@ -106,6 +89,8 @@ class Select:
             if missing:
                 raise ConfigError("select.target.where cannot be told", missing)
         check_places(target.files, "select.target.files")
+        # Text that models are evaluated with must not say what they learn from.
+        self.evaluated = Decontaminate(config) if Decontaminate.name in config.steps else None
         self.pii = config.pii
         self.seed = derive(config.seed, "select") % 2**32
 
@@ -137,21 +122,27 @@ class Select:
             yield masker.mask(text, "prose")
 
     @cached_property
-    def _target(self) -> _Target:
-        return _Target.of(self._texts())
+    def _target(self) -> Target:
+        return Target.of(self._texts())
 
     def score(self, frame: engine.Frame, folder: Path) -> engine.Frame:
         """Hash the n-grams of every document once, then compare.
 
         Raises:
-            InputError: no target, or one with texts that are documents as well.
+            InputError: no target; one with texts that are documents as well, or that hold words of
+                the sets that ``decontaminate`` names; a condition that compares what it cannot.
         """
         work = folder / WORK
         work.mkdir()
+        if self.condition:
+            schema = frame.select(*self.condition.columns).schema().to_pyarrow_schema()
+            self.condition.holds(pa.RecordBatch.from_pylist([], schema))
+        else:
+            self._refuse_evaluated()
         digests = frozenset() if self.condition else self._target.digests
-        extract = _Extract(self.condition, digests)
+        extract = Extract(self.condition, digests)
         reads = ("text", *(self.condition.columns if self.condition else ()))
-        made = engine.map_batches(frame, extract, reads, _FEATURES, keep=("id", "source"))
+        made = engine.map_batches(frame, extract, reads, FEATURES, keep=("id", "source"))
         features = engine.stored(made, work / "features")
         if digests:
             self._refuse_known(features)
@@ -165,9 +156,9 @@ class Select:
                 + ("loosen the condition" if self.condition else "name files with text")
             )
         write_json(folder / _FACTS, {"texts": texts, "tokens": tokens, "of": self._named()})
-        weigh = _Weigh(target, raw, self.settings.laplace, self.settings.scope == "global")
+        weigh = Weigh(target, raw, self.settings.laplace, self.settings.scope == "global")
         scores = engine.map_batches(
-            features, weigh, ("source", "buckets", "wanted"), _MADE, processes=False
+            features, weigh, ("source", "buckets", "wanted"), MADE, processes=False
         )
         scores = engine.stored(scores, work / "weighed")
         shutil.rmtree(work / "features")
@@ -190,6 +181,25 @@ class Select:
                 known[:_SHOWN],
             )
 
+    def _refuse_evaluated(self) -> None:
+        if self.evaluated is None:
+            return
+        index, items = self.evaluated.index, set[int]()
+        for some in portions(self._texts()):
+            for found in index.find(some).items.values():
+                items.update(found.tolist())
+        if items:
+            names = [
+                f"{index.names[index.set_of(np.array(one))]}:{index.ids[one]}"
+                for one in sorted(items)
+            ]
+            raise InputError(
+                f"select.target.files: they hold words of {len(items):,} items of the sets in "
+                "decontaminate.against, and what looks like these would be kept; leave their texts "
+                "out of the target",
+                names[:_SHOWN],
+            )
+
     def _counted(self, features: engine.Frame) -> tuple[dict[str, Ints], Ints, int]:
         """N-grams by group, those of the documents of the target, and how many these are."""
         raw: dict[str, Ints] = {}
@@ -198,11 +208,11 @@ class Select:
             sources = np.array(batch["source"].to_pylist(), object)
             held = np.array(batch["buckets"].to_pylist(), object)
             for source in set(sources.tolist()):
-                group = _ALL if self.settings.scope == "global" else source
+                group = ALL if self.settings.scope == "global" else source
                 raw.setdefault(group, np.zeros(dsir.BUCKETS, np.int64))
-                raw[group] += _count(held[sources == source].tolist())
+                raw[group] += count(held[sources == source].tolist())
             wanted = batch["wanted"].to_numpy(zero_copy_only=False)
-            target += _count(held[wanted].tolist())
+            target += count(held[wanted].tolist())
             texts += sum(map(bool, held[wanted].tolist()))
         return raw, target, texts
 
@@ -214,7 +224,7 @@ class Select:
         """
         shutil.rmtree(folder / WORK, ignore_errors=True)  # the scores are stored by now
         parts: dict[str, list[tuple[dsir.Floats, dsir.Floats, Ints]]] = {}
-        for batch in engine.batches(scores.select("id", *_MADE.names)):
+        for batch in engine.batches(scores.select("id", *MADE.names)):
             groups, tokens, keys, ties = self._ranked(batch)
             for group in set(groups.tolist()):
                 rows = (groups == group) & (tokens >= self.settings.min_tokens)
@@ -230,7 +240,7 @@ class Select:
                 found = dsir.cuts(keys, ties, inside, share, len(edges) + 1)
                 drawn[group] = _Drawn(share, edges, found)
         function = _Judge(self, drawn)
-        reads = ("id", *_MADE.names)
+        reads = ("id", *MADE.names)
         return engine.map_batches(scores, function, reads, _JUDGED, processes=False)
 
     def _share(self, group: str) -> float | None:
@@ -256,7 +266,7 @@ class Select:
             rows.append(["warning", _small(facts["tokens"])])
         shown = [exhibits.table("select: the target", ["figure", "value"], rows)]
         verdicts = self.judge(scores, folder).select("id", "reason")
-        joined = scores.join(verdicts, on="id").select(*_MADE.names, "reason")
+        joined = scores.join(verdicts, on="id").select(*MADE.names, "reason")
         found: dict[str, list[np.ndarray]] = {}
         for batch in engine.batches(joined):
             groups = np.array(batch["select_group"].to_pylist(), object)
@@ -283,7 +293,9 @@ class Select:
         shown.append(exhibits.table("select: what stays", columns, rows))
         for group, parts in sorted(found.items())[:4]:
             title = f"select: log weight an n-gram: {group}"
-            shown.append(exhibits.histogram(title, np.concatenate(parts)[:, 1], _EDGES))
+            values = np.concatenate(parts)[:, 1]
+            edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), _BINS + 1)
+            shown.append(exhibits.histogram(title, values, edges))
         return shown
 
 
@@ -292,117 +304,6 @@ def _small(tokens: int) -> str:
         f"select.target has {tokens:,} tokens, fewer than {SMALL_TARGET:,}: its n-grams are told "
         "badly; give more text, or set select.laplace"
     )
-
-
-def _count(held: Sequence[bytes]) -> Ints:
-    buckets = np.frombuffer(b"".join(held), np.uint16)
-    return np.bincount(buckets, minlength=dsir.BUCKETS).astype(np.int64)
-
-
-def _hasher() -> dsir.Hasher:
-    """One a thread: it remembers n-grams."""
-    if not hasattr(_LOCAL, "hasher"):
-        _LOCAL.hasher = dsir.Hasher()
-    found: dsir.Hasher = _LOCAL.hasher
-    return found
-
-
-def plain_digest(text: str) -> bytes:
-    """16 bytes that are equal for texts which differ in white space alone."""
-    return text_digest(" ".join(text.split()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """What the files of a target hold.
-
-    Args:
-        counts: ``(BUCKETS,)`` n-grams.
-        texts: texts with a token.
-        digests: of the texts.
-        digest: of all of them, in whatever order they came.
-    """
-
-    counts: Ints
-    texts: int
-    digests: frozenset[bytes]
-    digest: str
-
-    @classmethod
-    def of(cls, texts: Iterator[str]) -> _Target:
-        """Read texts, some at a time."""
-        counts, number, total = np.zeros(dsir.BUCKETS, np.int64), 0, 0
-        digests: set[bytes] = set()
-        hasher = dsir.Hasher()
-        for some in _portions(texts):
-            features = hasher.features(some)
-            counts += features.counts()
-            number += int(np.count_nonzero(features.tokens))
-            digests.update(map(plain_digest, some))
-            total += sum(int.from_bytes(text_digest(text), "big") for text in some)
-        return cls(counts, number, frozenset(digests), f"{total % (1 << 128):032x}")
-
-
-def _portions(texts: Iterator[str]) -> Iterator[list[str]]:
-    held: list[str] = []
-    size = 0
-    for text in texts:
-        held.append(text)
-        size += len(text)
-        if size >= _BATCH_BYTES:
-            yield held
-            held, size = [], 0
-    if held:
-        yield held
-
-
-@dataclass(frozen=True, slots=True)
-class _Extract:
-    """Buckets of each document of a batch, and whether it belongs to the target."""
-
-    condition: Condition | None
-    digests: frozenset[bytes]
-
-    def __call__(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
-        texts = batch["text"].to_pylist()
-        features = _hasher().features(texts)
-        bounds = features.first.tolist()
-        wanted = [False] * len(texts)
-        if self.condition:
-            wanted = self.condition.holds(batch).tolist()
-        return {
-            "buckets": [features.buckets[a:b].tobytes() for a, b in pairwise(bounds)],
-            "wanted": wanted,
-            "known": [bool(self.digests) and plain_digest(text) in self.digests for text in texts],
-        }
-
-
-@dataclass(frozen=True)
-class _Weigh:
-    """Log weights of a batch of features."""
-
-    target: Ints
-    raw: Mapping[str, Ints]
-    laplace: float
-    pooled: bool
-
-    @cached_property
-    def _ratios(self) -> dict[str, dsir.Floats]:
-        return {g: dsir.log_ratio(self.target, raw, self.laplace) for g, raw in self.raw.items()}
-
-    def __call__(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
-        sources = batch["source"].to_pylist()
-        groups = [_ALL] * len(sources) if self.pooled else sources
-        held = [np.frombuffer(one, np.uint16) for one in batch["buckets"].to_pylist()]
-        weights = []
-        for group, buckets, wanted in zip(groups, held, batch["wanted"].to_pylist(), strict=True):
-            if wanted:
-                raw = self.raw[group]
-                weights.append(dsir.own_log_weight(buckets, self.target, raw, self.laplace))
-            else:
-                weights.append(dsir.log_weight(buckets, self._ratios[group]))
-        tokens = [(len(buckets) + 1) // 2 for buckets in held]
-        return {"select_group": groups, "select_tokens": tokens, "select_log_weight": weights}
 
 
 @dataclass(frozen=True, slots=True)
