@@ -136,3 +136,23 @@ def test_the_command_prints_an_object(run: Path, capsys: pytest.CaptureFixture[s
     told = json.loads(capsys.readouterr().out)
     assert told["verb"] == "curate explain"
     assert told["reason"] == "words below 50"
+
+
+def test_documents_of_evaluation_sets_are_explained_too(run: Path, tmp_path: Path) -> None:
+    from regrow.data.settings.decontaminate import DecontaminateConfig
+
+    shared = named(run, "o5")
+    (tmp_path / "exam.jsonl").write_text(json.dumps({"question": shared["text"][:300]}) + "\n")
+    settings = {"documents": str(run), "against": [str(tmp_path / "exam.jsonl")]}
+    config = load_config(DecontaminateConfig, base=settings)
+    execute("curate decontaminate", config, tmp_path / "clean", quiet=True)
+    told = explain(tmp_path / "clean", shared["id"])
+    assert (told["fate"], told["step"], told["file"]) == (
+        "dropped",
+        "decontaminate",
+        shared["file"],
+    )
+    assert told["scores"]["decontaminate"]["overlap_words"] > 12
+    assert explain(tmp_path / "clean", named(run, "o6")["id"])["fate"] == "kept"
+    with pytest.raises(InputError, match=r"what went earlier is explained by .*run"):
+        explain(tmp_path / "clean", named(run, "short")["id"])

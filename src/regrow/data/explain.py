@@ -35,7 +35,7 @@ def explain(run: Path, name: str) -> dict[str, Any]:
     """Everything that a run knows of a document.
 
     Args:
-        run: a finished run folder of ``curate run``.
+        run: a finished run folder of ``curate run`` or ``curate decontaminate``.
         name: an id, at least four digits of its beginning, or a file as the column ``file`` has it.
 
     Returns:
@@ -62,7 +62,7 @@ def explain(run: Path, name: str) -> dict[str, Any]:
     hint = nearest(name, tables.files())
     raise InputError(
         f"{run} has no document {name!r}{hint}; name its id (32 hex digits, or the first few), or "
-        "its file as the tables of documents/ have it"
+        f"its file as the tables of documents/ have it{tables.before()}"
     )
 
 
@@ -81,19 +81,32 @@ class _Tables:
         self.quarantine = documents / "quarantine.jsonl"
         if not self.dropped.exists():
             raise InputError(
-                f"{run} has no documents/dropped.parquet; name a finished run of curate run"
+                f"{run} has no documents/dropped.parquet; name a finished run of curate run or of "
+                "curate decontaminate"
             )
         self.config, _ = read_yaml(run / "config.yaml")
 
     def stages(self) -> Iterator[tuple[str, Path]]:
         """Each step's name and folder, in their order."""
+        folder = self.run / "stages"
+        if "steps" not in self.config:  # of curate decontaminate: a folder a split
+            for path in sorted(folder.glob(f"*/{SCORES}")):
+                yield "decontaminate", path.parent
+            return
         for number, step in enumerate(self.config["steps"], 1):
-            found = sorted((self.run / "stages").glob(f"{number:02d}-{step}-*"))
+            found = sorted(folder.glob(f"{number:02d}-{step}-*"))
             if found:
                 yield step, max(found, key=lambda path: path.stat().st_mtime_ns)
 
+    def before(self) -> str:
+        """Where documents may have gone earlier, for a message."""
+        earlier = self.config.get("documents")
+        return f"; what went earlier is explained by {earlier}" if earlier else ""
+
     def broken(self) -> Iterator[dict[str, Any]]:
         """What could not be read."""
+        if not self.quarantine.exists():
+            return
         with self.quarantine.open(encoding="utf-8") as file:
             for line in file:
                 yield json.loads(line)
