@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from regrow.core.errors import InputError
 from regrow.data import engine, exhibits
 from regrow.data.evaluation_sets import open_sets
-from regrow.data.example_texts import texts_in
 from regrow.data.overlap import Index, opened
 from regrow.data.settings.decontaminate import OverlapConfig
-from regrow.data.settings.select import SelectTargetConfig
 
 if TYPE_CHECKING:
     from regrow.data.config import CurateConfig
@@ -37,8 +34,6 @@ _MADE = pa.schema(
 )
 _JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _SHOWN = 20
-_SHOWN_TEXTS = 5
-_SHOWN_CHARACTERS = 60
 _BETWEEN = " "  # of items in a column; no set's name has one
 
 
@@ -60,14 +55,12 @@ class Decontaminate:
     name = "decontaminate"
     version = 1
     per_document = True
-    _target: SelectTargetConfig | None = None
-    _after_select = False
+    _selects_first = False
 
     def __init__(self, config: CurateConfig) -> None:
         self._begin(config.decontaminate, "decontaminate.against")
-        if "select" in config.steps:
-            self._target = config.select.target
-            self._after_select = config.steps.index("select") < config.steps.index(self.name)
+        before = config.steps[: config.steps.index(self.name)] if self.name in config.steps else ()
+        self._selects_first = "select" in before and config.select.target.where is not None
 
     @classmethod
     def of(cls, settings: OverlapConfig, setting: str = "against") -> Decontaminate:
@@ -96,28 +89,13 @@ class Decontaminate:
         return Index.build(named, self.settings.words, self.settings.short_words)
 
     def notes(self) -> list[str]:
-        """What a reader of the plan should know; reads the sets, and the target of ``select``.
+        """What a reader of the plan should know; reads the sets.
 
         Raises:
-            InputError: a set that is broken, or a target that holds words of one: it would choose
-                the documents that are like the set.
+            InputError: a set that is broken, or has nothing that can be looked for.
         """
-        index, target = self.index, self._target
-        if target is None:
-            return []
-        shared: list[str] = []
-        for text in texts_in(target.files, "select.target.files"):
-            for numbers in index.find([text]).items.values():
-                item, of = int(numbers[0]), index.names[int(index.set_of(numbers[:1])[0])]
-                begin = " ".join(text[:_SHOWN_CHARACTERS].split())
-                shared.append(f"{of}:{index.ids[item]} in the text that begins {begin!r}")
-        if shared:
-            raise InputError(
-                f"select.target.files: {len(shared):,} of its texts hold words of an evaluation "
-                "set, so what is selected would resemble it; leave them out of the target",
-                shared[:_SHOWN_TEXTS],
-            )
-        if target.where is not None and self._after_select:
+        _ = self.index  # read now: a broken set is told before anything is written
+        if self._selects_first:
             return [
                 "select.target.where may choose documents that hold words of an evaluation set; "
                 "put decontaminate before select in steps"

@@ -95,9 +95,14 @@ class Select:
         self.seed = derive(config.seed, "select") % 2**32
 
     def notes(self) -> list[str]:
-        """What a reader of the plan should know."""
+        """What a reader of the plan should know; reads the target.
+
+        Raises:
+            InputError: it holds words of the sets that ``decontaminate`` names.
+        """
         if self.condition is not None:
             return []
+        self._refuse_evaluated()
         hasher, found = dsir.Hasher(), 0
         for text in self._texts():
             found += int(hasher.features([text]).tokens.sum())
