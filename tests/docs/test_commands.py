@@ -11,7 +11,18 @@ import pytest
 from regrow.cli.main import main
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("curate", "data", "train", "compress", "evaluate", "generate", "hybrid", "models", "runs")
+PAGES = (
+    "curate",
+    "data",
+    "selection",
+    "train",
+    "compress",
+    "evaluate",
+    "generate",
+    "hybrid",
+    "models",
+    "runs",
+)
 # The docs show budgets that make sense; here only that the commands work.
 SMALLER = {
     "pretrain": ["train.tokens=4096", "train.batch_tokens=2048"],
