@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regrow.cli.describe import command_class
+from regrow.cli.generate import interruptible
 from regrow.cli.make import group
 from regrow.cli.show import bytes_text, print_json, print_line, say
 from regrow.core.config import is_override, load_config
@@ -65,7 +66,8 @@ def plan(
     config = load_config(_plan_config(), places, overrides, verb="curate run")
     from regrow.data.preview import preview
 
-    told = preview(config, say)
+    with interruptible():
+        told = preview(config, say)
     if json:
         print_json({"verb": "curate plan", "settings": config.as_json(), **told})
     else:

@@ -12,37 +12,28 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from regrow.core.atomic import read_json, write_json
-from regrow.core.errors import InputError, RegrowError
-from regrow.core.seed import derive
+from regrow.core.errors import InputError
 from regrow.data import engine, estimate, gathering
 from regrow.data import stages as staging
 from regrow.data.card import dropped_examples
-from regrow.data.clusters import CLUSTERS
-from regrow.data.document import GATHERED
+from regrow.data.cluster_sample import COPIES, Clock, Pool, Sample
 from regrow.data.estimate import Estimate
 from regrow.data.jobs import curate
 from regrow.data.publish import SplitWriters, merged
-from regrow.data.settings.duplicates import DuplicatesConfig, Highest
 from regrow.data.settings.plan import CuratePlanConfig
 from regrow.data.sources import SOURCES
-from regrow.data.stages import Alive, Stage
-from regrow.data.steps import STEPS
-from regrow.io.parquet import TableWriter
+from regrow.data.stages import Stage
 
-COPIES = ("exact", "fuzzy")
 _THIN = 100
 _QUARTER = 0.25
-_LEAST_TIMED = 50
 
 
 def preview(config: CuratePlanConfig, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -64,20 +55,25 @@ def preview(config: CuratePlanConfig, tell: Callable[[str], None]) -> dict[str, 
     engine.configure(config.engine)
     with tempfile.TemporaryDirectory(prefix="regrow-plan-") as name:
         folder = Path(name)
-        clock = _Clock()
+        clock = Clock()
         gathered = _gather(config, folder, tell)
         clock.stop("gather")
         counts = curate.summed(read_json(one / gathering.COUNTS) for one in gathered)
         curate.require_documents(config, gathered, counts)
         texts = tuple(path for one in gathered for path in gathering.part_tables(one))
-        pool = _Pool.read(config, texts)
+        pool = Pool.read(config, texts)
         if any(step in COPIES for step in config.steps):
             tell(f"compares {len(pool.ids):,} documents")
             pool.compare(config, folder / "all", clock)
         drawn = min(1.0, config.sample if config.sample < 1 else config.sample / len(pool.ids))
-        sample = _Sample.cut(pool, drawn, folder / "sample")
+        sample = Sample.cut(pool, drawn, folder / "sample")
+        if not len(sample.rows):
+            raise InputError(
+                f"sample: {drawn:.2g} of {len(pool.ids):,} documents is none; set more, such as "
+                f"sample={min(len(pool.ids), 1000)}"
+            )
         tell(f"runs the steps on {len(sample.rows):,} documents")
-        small = _Sample.cut(pool, drawn * _QUARTER, folder / "quarter")
+        small = Sample.cut(pool, drawn * _QUARTER, folder / "quarter")
         clock.small = small.timed(config, folder / "quarter-stages")
         done, notes = sample.run(config, folder / "stages")
         found = _Findings(config, pool, sample, done)
@@ -102,21 +98,6 @@ def preview(config: CuratePlanConfig, tell: Callable[[str], None]) -> dict[str, 
         }
 
 
-class _Clock:
-    """Seconds of what was done on all documents, and of steps on a small sample."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.whole: dict[str, float] = {}
-        self.small: tuple[int, dict[str, float]] = (0, {})
-
-    def stop(self, name: str) -> None:
-        """Note the seconds since the last stop."""
-        now = time.monotonic()
-        self.whole[name] = now - self.began
-        self.began = now
-
-
 def _gather(config: CuratePlanConfig, folder: Path, tell: Callable[[str], None]) -> list[Path]:
     """Read every source; where its texts went."""
     gathered = []
@@ -131,151 +112,6 @@ def _gather(config: CuratePlanConfig, folder: Path, tell: Callable[[str], None])
     return gathered
 
 
-class _Pool:
-    """Every document, without its text. Legend: D documents.
-
-    Args:
-        texts: the gathered tables.
-        ids: ``(D,)``, rising.
-        sources: ``(D,)`` numbers of sources.
-        sizes: ``(D,)`` bytes of text.
-        seed: of the sample.
-    """
-
-    def __init__(
-        self, texts: tuple[Path, ...], ids: pa.Array, sources: Any, sizes: Any, seed: int
-    ) -> None:
-        self.texts, self.ids, self.sources, self.sizes = texts, ids, sources, sizes
-        self.groups = np.arange(len(ids))
-        self.stay: dict[str, np.ndarray] = {}
-        self._seed = seed
-
-    @classmethod
-    def read(cls, config: CuratePlanConfig, texts: tuple[Path, ...]) -> _Pool:
-        """From the gathered tables; texts pass by in a stream."""
-        frame = engine.read_parquet(texts)
-        size = frame["text"].length_bytes().cast("int64").alias("size")
-        table = frame.select("id", "source", size).to_arrow().sort_by("id").combine_chunks()
-        names = config.source_names()
-        sources = np.array([names.index(one) for one in table["source"].to_pylist()])
-        ids = table["id"].combine_chunks()
-        return cls(texts, ids, sources, table["size"].to_numpy().astype(np.float64), config.seed)
-
-    def compare(self, config: CuratePlanConfig, folder: Path, clock: _Clock) -> None:
-        """Find all copies: groups of documents, and who stays after each step that looks for them.
-
-        Steps between them are left out; what those would take before is taken from the sample.
-        """
-        folder.mkdir()
-        if isinstance(config.duplicates.keep, Highest):  # by a column that only the sample has
-            config = config.replace(duplicates=DuplicatesConfig(scope=config.duplicates.scope))
-        alive = Alive(self.texts, "all", None, len(self.ids), {})
-        clock.stop("between")
-        for number, name in enumerate((s for s in config.steps if s in COPIES), 1):
-            stage = staging.do(STEPS.get(name)(config), number, alive, folder, None)
-            alive = stage.alive
-            table = pq.read_table(stage.folder / CLUSTERS)
-            rows = self.rows(table["id"])
-            heads = np.arange(len(self.ids))
-            heads[rows] = self.rows(table["kept_id"])
-            # What was a copy in an earlier step follows the one that stayed.
-            self.groups = heads[self.groups]
-            stays = np.zeros(len(self.ids))
-            stays[self.rows(pq.read_table(stage.folder / staging.ALIVE)["id"])] = 1
-            self.stay[name] = stays
-            clock.stop(name)
-
-    def rows(self, ids: pa.ChunkedArray) -> np.ndarray:
-        """Positions of ids."""
-        return np.asarray(pc.index_in(ids, self.ids).to_numpy())
-
-    def drawn(self, share: float) -> np.ndarray:
-        """Positions of the documents of a share of groups; a smaller share is part of a larger."""
-        seed = derive(self._seed, "plan") % 2**64
-        names = self.ids.take(pa.array(np.unique(self.groups))).to_pylist()
-        places = _spread(
-            np.array([int(one[:16], 16) for one in names], np.uint64) ^ np.uint64(seed)
-        )
-        whole = np.zeros(len(self.ids))
-        whole[np.unique(self.groups)] = places
-        return np.flatnonzero(whole[self.groups] < share)
-
-
-def _spread(x: np.ndarray) -> np.ndarray:
-    """64-bit numbers as evenly spread ones in [0, 1) (SplitMix64)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((x ^ (x >> np.uint64(31))) / 2**64)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """The documents that the steps see. Legend: N of them.
-
-    Args:
-        texts: their tables.
-        ids: ``(N,)``, rising.
-        rows: ``(N,)`` their positions among all.
-        drawn: probability of each group.
-        bytes: of their text.
-    """
-
-    texts: tuple[Path, ...]
-    ids: pa.Array
-    rows: np.ndarray
-    drawn: float
-    bytes: int
-
-    @classmethod
-    def cut(cls, pool: _Pool, drawn: float, folder: Path) -> _Sample:
-        """Copy the texts of a share of the groups into a folder.
-
-        Raises:
-            InputError: they are none.
-        """
-        folder.mkdir()
-        rows = pool.drawn(drawn)
-        if not len(rows) and drawn >= 1 / len(pool.ids):
-            raise InputError(
-                f"sample: {drawn:.2g} of {len(pool.ids):,} documents is none; set more, such as "
-                f"sample={min(len(pool.ids), 1000)}"
-            )
-        ids = pool.ids.take(pa.array(rows))
-        tables = []
-        for number, path in enumerate(pool.texts):
-            target = folder / f"part-{number:05d}.parquet"
-            with pq.ParquetFile(path) as file, TableWriter(target, GATHERED) as writer:
-                for batch in file.iter_batches():
-                    writer.write(batch.filter(pc.is_in(batch["id"], ids)))
-            if writer.written:
-                tables.append(target)
-        return cls(tuple(tables), ids, rows, drawn, int(pool.sizes[rows].sum()))
-
-    def run(self, config: CuratePlanConfig, folder: Path) -> tuple[list[Stage], list[str]]:
-        """Do the steps; fewer where one leaves nothing, and a note about it."""
-        folder.mkdir()
-        alive = Alive(self.texts, "sample", None, len(self.ids), {})
-        done: list[Stage] = []
-        for number, name in enumerate(config.steps, 1):
-            done.append(staging.do(STEPS.get(name)(config), number, alive, folder, None))
-            alive = done[-1].alive
-            if not alive.rows:
-                return done, [f"the step {name} leaves nothing of the sample"]
-        return done, []
-
-    def timed(self, config: CuratePlanConfig, folder: Path) -> tuple[int, dict[str, float]]:
-        """Bytes, and seconds of each step; nothing where the sample is too small to tell, or where
-        a step finds too little in it to learn from."""
-        if len(self.rows) < _LEAST_TIMED:
-            return 0, {}
-        try:
-            done, _ = self.run(config, folder)
-        except RegrowError:
-            return 0, {}
-        return self.bytes, {stage.step.name: stage.counts["seconds"] for stage in done}
-
-
 class _Findings:
     """What the sample says of all documents.
 
@@ -287,7 +123,7 @@ class _Findings:
     """
 
     def __init__(
-        self, config: CuratePlanConfig, pool: _Pool, sample: _Sample, done: Sequence[Stage]
+        self, config: CuratePlanConfig, pool: Pool, sample: Sample, done: Sequence[Stage]
     ) -> None:
         self.pool, self.sample, self.done = pool, sample, done
         self.names = config.source_names()
@@ -295,8 +131,13 @@ class _Findings:
         self.totals = np.bincount(pool.sources, minlength=len(self.names))
         self.seen = np.bincount(self.sources, minlength=len(self.names))
         self.stays = [self._stays(stage) for stage in done]
+        # Cells are what a group holds of a source. Legend: C of them.
+        pairs = self.groups * len(self.names) + self.sources
+        places, self.cells = np.unique(pairs, return_inverse=True)
+        self.cell_groups, self.cell_sources = np.divmod(places, len(self.names))
         shown = (self.totals > 0).sum() + 1
-        self.z = estimate.width(len(done) * int(shown) + 1)
+        # Twice as many, for those that are sums of two.
+        self.z = estimate.width(2 * (len(done) * int(shown) + 1))
 
     def _stays(self, stage: Stage) -> np.ndarray:
         stays = np.zeros(len(self.sample.ids))
@@ -313,40 +154,56 @@ class _Findings:
         """Whether nothing has to be guessed: only copies were taken so far."""
         return all(s.step.name in self.pool.stay for s in self.done[: stage + 1])
 
-    def _one(self, stage: int, source: int, sizes: np.ndarray) -> Estimate:
-        """What stays of a source, in documents or bytes.
+    def _stay(self, stage: int, sizes: np.ndarray, source: int | None = None) -> Estimate:
+        """What stays, in documents or bytes.
+
+        Told as a share of what the copies leave, which is known of all. More than that may stay
+        where a step before the copies takes another one than the policy would have: that is told
+        as a share of everything.
 
         Args:
             stage: number of the step.
-            source: number of the source.
             sizes: ``(D,)``, what each document counts.
+            source: its number; None for all.
         """
         whole = self._whole(stage) * sizes
-        total = float(whole[self.pool.sources == source].sum())
-        rows = self.sources == source
-        seen = whole[self.sample.rows][rows]
+        mine = self.pool.sources == source if source is not None else np.ones(len(sizes), bool)
         if self._known(stage):
-            return Estimate(total, total, total)
-        if not seen.sum():
-            return Estimate(total / 2, 0, total)
-        parts = (self.stays[stage] * sizes[self.sample.rows])[rows]
-        found = estimate.ratio(parts, seen, self.groups[rows], self.sample.drawn, self.z)
-        return found.scaled(total)
+            return Estimate(*[float(whole[mine].sum())] * 3)
+        own, every = (self._by_cell(one[self.sample.rows]) for one in (whole, sizes))
+        stays = self._by_cell(self.stays[stage] * sizes[self.sample.rows])
+        picked = self.cell_sources == source if source is not None else np.ones(len(own), bool)
+        found = self._share(np.minimum(stays, own), own, picked, whole * mine)
+        more = np.maximum(stays - own, 0)
+        if more[picked].any():
+            other = self._share(more, every, picked, sizes * mine)
+            found = found.plus(other.low, other.value, other.high)
+        return Estimate(found.value, found.low, min(found.high, float(sizes[mine].sum())))
 
-    def _all(self, stage: int, sizes: np.ndarray) -> Estimate:
-        """What stays of all sources; each document stands for others of its own source."""
-        whole = self._whole(stage) * sizes
-        total = np.bincount(self.pool.sources, whole, minlength=len(self.names))
-        if self._known(stage):
-            return Estimate(*[float(total.sum())] * 3)
-        own = whole[self.sample.rows]
-        seen = np.bincount(self.sources, own, minlength=len(self.names))
-        weights = np.divide(total, seen, out=np.zeros(len(total)), where=seen > 0)[self.sources]
-        parts = self.stays[stage] * sizes[self.sample.rows] * weights
+    def _by_cell(self, values: np.ndarray) -> np.ndarray:
+        """Sums of ``(N,)`` over cells, ``(C,)``."""
+        return np.bincount(self.cells, values, minlength=len(self.cell_sources))
+
+    def _share(
+        self, parts: np.ndarray, whole: np.ndarray, picked: np.ndarray, sizes: np.ndarray
+    ) -> Estimate:
+        """A part of the whole, scaled up; each cell stands for others of its own source.
+
+        Args:
+            parts, whole: ``(C,)``.
+            picked: ``(C,)``, which cells count.
+            sizes: ``(D,)``, of which ``whole`` is the sample's.
+        """
+        total = np.bincount(self.pool.sources, sizes, minlength=len(self.names))
+        sources, groups = self.cell_sources[picked], self.cell_groups[picked]
+        seen = np.bincount(sources, whole[picked], minlength=len(self.names))
         unseen = float(total[seen == 0].sum())
         if not seen.sum():
             return Estimate(unseen / 2, 0, unseen)
-        found = estimate.ratio(parts, own * weights, self.groups, self.sample.drawn, self.z)
+        weights = np.divide(total, seen, out=np.zeros(len(total)), where=seen > 0)[sources]
+        found = estimate.ratio(
+            parts[picked] * weights, whole[picked] * weights, groups, self.sample.drawn, self.z
+        )
         known = found.scaled(float(total.sum()) - unseen)
         return known.plus(0, found.value * unseen, unseen)
 
@@ -356,9 +213,9 @@ class _Findings:
         return [
             {
                 "step": stage.step.name,
-                "out": self._all(number, ones).as_counts(),
+                "out": self._stay(number, ones).as_counts(),
                 "sources": {
-                    name: self._one(number, index, ones).as_counts()
+                    name: self._stay(number, ones, index).as_counts()
                     for index, name in enumerate(self.names)
                     if self.totals[index]
                 },
@@ -383,7 +240,7 @@ class _Findings:
 
     def text_bytes(self) -> Estimate:
         """UTF-8 bytes of text in the end."""
-        return self._all(len(self.done) - 1, self.pool.sizes)
+        return self._stay(len(self.done) - 1, self.pool.sizes)
 
     def thin(self) -> list[str]:
         """Sources of which the sample says little."""
@@ -393,7 +250,7 @@ class _Findings:
             if seen < min(_THIN, total)
         ]
 
-    def cost(self, clock: _Clock, kept: Estimate, disk: int, folder: Path) -> dict[str, Any]:
+    def cost(self, clock: Clock, kept: Estimate, disk: int, folder: Path) -> dict[str, Any]:
         """Seconds by step and in all, and bytes on disk."""
         size, whole = self.sample.bytes, float(self.pool.sizes.sum())
         small, seconds = clock.small
