@@ -124,6 +124,38 @@ def test_intervals_hold_where_a_filter_stands_before_the_copies(pool: Path) -> N
             assert stage["sources"][name]["low"] <= real <= stage["sources"][name]["high"]
 
 
+def test_copies_that_a_rule_keeps_from_being_copies(tmp_path: Path) -> None:
+    # Where prose is too short and the same text as code is not, the copy that the policy would
+    # drop is the one that stays: more stay of its source than the copies alone would leave.
+    rng = random.Random(1)
+    lines = [[f"{chr(97 + rng.randrange(26))}{n}x" for n in range(12)] for _ in range(600)]
+    texts = ["\n".join(f"{word} of {word}y" for word in one) for one in lines]
+    sources = []
+    for name, held, content in (("notes", texts[:400], "prose"), ("code", texts[100:], "code")):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [json.dumps({"id": f"{name}{n}", "text": text}) for n, text in enumerate(held)]
+        (folder / "all.jsonl").write_text("\n".join(rows) + "\n")
+        source = {"kind": "folder", "name": name, "path": str(folder), "content": content}
+        sources.append({**source, "language": "en"})
+    base = {
+        "sources": sources,
+        "steps": ["filter", "exact", "split"],
+        "filter": {"rules": {"code_comments": None}},
+        "duplicates": {"keep": {"source_priority": ["notes", "code"]}},
+        "engine": {"workers": 1},
+    }
+    execute("curate run", load_config(CurateConfig, base=base), tmp_path / "run", quiet=True)
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    told = preview(load_config(CuratePlanConfig, base={**base, "sample": 0.3}), lambda line: None)
+    true = {one["step"]: one["sources"] for one in card["yields"]}
+    assert true["exact"] == {"notes": 0, "code": 500}  # by the policy alone 400 and 200
+    for stage in told["stages"]:
+        for name, cell in stage["sources"].items():
+            assert cell["low"] <= true[stage["step"]][name] <= cell["high"], (stage["step"], name)
+    assert told["stages"][1]["sources"]["code"]["low"] > 350
+
+
 def test_all_documents_give_what_the_run_gives(pool: Path) -> None:
     told = planned(pool, sample=1e6)
     result = json.loads((pool / "run" / "result.json").read_text())
