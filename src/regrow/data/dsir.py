@@ -113,11 +113,13 @@ class Hasher:
             found[missed[here]] = self._buckets[again[here]]
             missed = missed[~here]
         if len(missed):
-            new, at, inverse = np.unique(hashes[missed], return_index=True, return_inverse=True)
-            at = missed[at]
+            missed = missed[np.argsort(hashes[missed])]
+            ordered = hashes[missed]
+            first = np.append(True, ordered[1:] != ordered[:-1])
+            at = missed[first]
             buckets = reduced(_digests(number[at], data, starts, ends))
-            found[missed] = buckets[inverse]
-            self._remember(new, slots[at], buckets)
+            found[missed] = buckets[np.cumsum(first) - 1]
+            self._remember(ordered[first], slots[at], buckets)
         return found
 
     def _remember(self, hashes: Hashes, slots: Ints, buckets: Buckets) -> None:
