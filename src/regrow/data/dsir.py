@@ -7,7 +7,7 @@ The counts of buckets equal those of the paper's own library.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -117,7 +117,7 @@ class Hasher:
             ordered = hashes[missed]
             first = np.append(True, ordered[1:] != ordered[:-1])
             at = missed[first]
-            buckets = reduced(_digests(number[at], data, starts, ends))
+            buckets = _hashed(number[at], data, starts, ends)
             found[missed] = buckets[np.cumsum(first) - 1]
             self._remember(ordered[first], slots[at], buckets)
         return found
@@ -135,26 +135,27 @@ def _second(hashes: Hashes) -> Ints:
     return (hashes & np.uint64((1 << _SLOT_BITS) - 1)).astype(np.int64)
 
 
-def _digests(number: Ints, data: bytes, starts: Ints, ends: Ints) -> list[bytes]:
-    """SHA-256 of the n-grams of these numbers."""
+def _hashed(number: Ints, data: bytes, starts: Ints, ends: Ints) -> Buckets:
+    """The buckets of the n-grams of these numbers, each of them hashed."""
     sha256 = hashlib.sha256
     head, pair = number >> 1, number & 1
     tail = head + pair
-    begins, stops = starts[head], ends[tail]
-    # Most pairs stand in the text with one space between them, as they are hashed.
+    # Many pairs stand in the text with one space between them, as they are hashed.
     blank = np.frombuffer(data, np.uint8)[ends[head]] == ord(" ")
-    apart = np.flatnonzero((pair == 1) & ~((starts[tail] == ends[head] + 1) & blank))
-    found = [
-        sha256(data[a:b]).digest() for a, b in zip(begins.tolist(), stops.tolist(), strict=True)
-    ]
-    places = (begins, ends[head], starts[tail], stops)
-    four = (place[apart].tolist() for place in places)
-    for one, a, b, c, d in zip(apart.tolist(), *four, strict=True):
-        found[one] = sha256(b"%b %b" % (data[a:b], data[c:d])).digest()
+    whole = (pair == 0) | (blank & (starts[tail] == ends[head] + 1))
+    found = np.empty(len(number), np.uint16)
+    bounds = (place[whole].tolist() for place in (starts[head], ends[tail]))
+    found[whole] = _reduced([sha256(data[a:b]).digest() for a, b in zip(*bounds, strict=True)])
+    apart = ~whole
+    bounds = (
+        place[apart].tolist() for place in (starts[head], ends[head], starts[tail], ends[tail])
+    )
+    pairs = [data[a:b] + b" " + data[c:d] for a, b, c, d in zip(*bounds, strict=True)]
+    found[apart] = _reduced([sha256(ngram).digest() for ngram in pairs])
     return found
 
 
-def reduced(digests: Iterable[bytes]) -> Buckets:
+def _reduced(digests: Sequence[bytes]) -> Buckets:
     """Each digest, as a number, modulo ``BUCKETS``."""
     words = np.frombuffer(b"".join(digests), ">u4").reshape(-1, _DIGEST_WORDS).astype(np.int64)
     found: Buckets = (words @ _POWERS % BUCKETS).astype(np.uint16)
