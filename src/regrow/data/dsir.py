@@ -30,7 +30,7 @@ _SPACE, _WORD, _OTHER = range(3)
 _DIGEST_WORDS = 8
 # 2^32 to the power of each word of a digest, modulo the buckets: their sum stays below 2^49.
 _POWERS = np.array([pow(2, 32 * (_DIGEST_WORDS - 1 - i), BUCKETS) for i in range(_DIGEST_WORDS)])
-_SLOT_BITS = 21
+_SLOT_BITS = 22
 
 
 @dataclass(frozen=True, slots=True)
