@@ -216,7 +216,8 @@ def main() -> None:
         engine.read_parquet(paths), Meeting(meeting, together), ("id",), made, batch_rows=64
     )
     pids = {row["process"] for row in engine.rows(met)}
-    assert together <= len(pids) <= workers, pids
+    assert len(pids) >= together
+    assert len(pids) <= workers or runner == "ray", pids  # there the cluster says how many
     found["apart"] = os.getpid() not in pids
     json.dump(found, sys.stdout)
 

@@ -111,6 +111,8 @@ def _connect(config: EngineConfig) -> None:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_cluster(config.address, error) from error
     _claim_cluster(ray)
+    if config.workers is None:
+        _SETUP.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _require_answer(address: str) -> None:

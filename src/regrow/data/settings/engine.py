@@ -17,6 +17,6 @@ class EngineConfig(Config):
     address: str = "auto"
     """Of the Ray cluster: ``auto``, ``local`` to start one here, or ``host:port``."""
     workers: int | None = Field(default=None, gt=0)
-    """Processes for Python functions; null: as many as there are cores."""
+    """Processes for Python functions; null: as many as there are cores, here or on the cluster."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Memory to stay below; null: three quarters of the machine's."""
