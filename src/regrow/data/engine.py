@@ -41,6 +41,7 @@ class _Setup:
         self.workers = 1
         self.memory_bytes = 0
         self.claim: Any = None
+        self.fanned_out = False
 
 
 _SETUP = _Setup()
@@ -185,9 +186,19 @@ def fan_out(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> l
 
         register_ray()
         backend = "ray"
+    _SETUP.fanned_out = backend == "loky"
     with joblib.parallel_config(backend=backend, n_jobs=_SETUP.workers):
         found: list[Any] = joblib.Parallel()(joblib.delayed(function)(*item) for item in items)
     return found
+
+
+def let_go() -> None:
+    """End the processes of ``fan_out``, which else wait for more work and hold their memory."""
+    if _SETUP.fanned_out:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown()
+        _SETUP.fanned_out = False
 
 
 def read_parquet(paths: Sequence[Path]) -> Frame:

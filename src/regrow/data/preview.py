@@ -109,6 +109,7 @@ def _gather(config: CuratePlanConfig, folder: Path, tell: Callable[[str], None])
         write_json(place / gathering.COUNTS, {**counts, "seconds": 0.0})
         gathering.forget(work)
         gathered.append(place)
+    engine.let_go()
     return gathered
 
 

@@ -18,7 +18,7 @@ from regrow.data.document import DOCUMENTS, SPLITS
 from regrow.io.parquet import TableWriter
 
 #: Text that is held at once; the next range is read while one is written.
-RANGE_BYTES = 128 << 20
+RANGE_BYTES = 64 << 20
 _HEX = 1 << 16  # ranges are told apart by four digits of the id
 
 

@@ -119,6 +119,7 @@ def _make(config: CurateConfig, run: Run, stages: Path, final: Path) -> None:
         for unit in units:
             gathered.append(_gathered(config, run, stages, unit))
             progress.advance(1, source=unit.name)
+        engine.let_go()
         counts = [summed(read_json(folder / gathering.COUNTS) for folder in gathered)]
         require_documents(config, gathered, counts[0])
         alive = _everything(gathered)
