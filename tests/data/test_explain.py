@@ -93,6 +93,24 @@ def test_a_dropped_document_has_rule_value_and_bound(run: Path) -> None:
     assert "dropped by the step filter: words below 50 (it has 2)" in explained(told)[0]
 
 
+def test_a_document_that_went_by_rank_is_told_which_stayed_last(run: Path, tmp_path: Path) -> None:
+    settings = load_config(CurateConfig, files=[run / "config.yaml"])
+    ranked = settings.replace(
+        steps=["perplexity", "split"],
+        filter={},
+        perplexity={"target": {"where": "source = 'old'"}, "drop_top": 0.3},
+    )
+    execute("curate run", ranked, tmp_path / "run", quiet=True)
+    rows = list(every_row(tmp_path / "run"))
+    gone = [row for row in rows if row.get("reason") == "ppl in the highest 30 %"]
+    assert {row["source"] for row in gone} == {"old", "new"}
+    for row in gone:
+        told = explain(tmp_path / "run", row["id"])
+        kept = [one["ppl"] for one in rows if "text" in one and one["source"] == row["source"]]
+        assert told["bound"] == max(kept) < told["value"]
+        assert "the last that stayed has" in explained(told)[0]
+
+
 @pytest.mark.parametrize(
     ("copy", "kept", "step"), [("near", "o3", "fuzzy"), ("same", "o4", "exact")]
 )

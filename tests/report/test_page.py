@@ -124,7 +124,7 @@ def test_all_sections_are_there(page: Page) -> None:
     ]  # fmt: skip
     for words in ("continue", "prune", "distill", "child-50", "scratch-30-2x"):
         assert words in page.svg_texts
-    for words in ("Common Processor", "0 in every stage", "regrow grow", "too short 96",
+    for words in ("Common Processor", "0 in every stage", "regrow grow", "too short: 96",
                   "that of Python", "torch 2.13.0"):  # fmt: skip
         assert words in page.text
 
@@ -282,7 +282,7 @@ def test_curation_page(tmp_path: Path) -> None:
         "4,610",
         "4,500",
         "110",
-        "too short 96, not UTF-8 14",
+        "too short: 96, not UTF-8: 14",
     ]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from regrow.core.errors import InputError
@@ -21,11 +22,12 @@ from regrow.core.yaml12 import read_yaml
 from regrow.data.clusters import CLUSTERS
 from regrow.data.document import DOCUMENTS, GATHERED, SPLITS
 from regrow.data.keep import KEPT
-from regrow.data.stages import SCORES
+from regrow.data.stages import ALIVE, SCORES
 
 KEPT_FATE, DROPPED_FATE, COPY_FATE, BROKEN_FATE = "kept", "dropped", "duplicate", "quarantined"
 _HEX = re.compile(r"[0-9a-f]{4,32}")
 _BOUND = re.compile(r"(?:below|above) (-?[\d.]+(?:e[+-]?\d+)?)$")
+_RANK = re.compile(r"(\w+) (?:not )?in the highest ")
 _EXCERPT = 400
 _SHOWN = 20
 _SEARCHED = 20_000
@@ -61,7 +63,7 @@ def explain(run: Path, name: str) -> dict[str, Any]:
         return {"file": name, "documents": rows}
     hint = nearest(name, tables.files())
     raise InputError(
-        f"{run} has no document {name!r}{hint}; name its id (32 hex digits, or the first few), or "
+        f"{run} has no document {name!r}{hint}; name its id (32 hex digits, or the first four or more), or "
         f"its file as the tables of documents/ have it{tables.before()}"
     )
 
@@ -187,6 +189,9 @@ def _one(tables: _Tables, name: str) -> dict[str, Any]:
             return told | {"fate": BROKEN_FATE, "step": "gather", **broken}
         told |= _fate(tables, name)
         told |= {key: gone[-1][key] for key in ("file", "source")}
+        if rank := _RANK.match(told["reason"]):
+            folder = dict(tables.stages())[told["step"]]
+            told["bound"] = _last_kept(folder, rank.group(1), name, told["value"])
         own = {}
     told["clusters"] = [
         cluster
@@ -201,6 +206,28 @@ def _one(tables: _Tables, name: str) -> dict[str, Any]:
     if not told["scores"] and own:
         told["scores"]["documents"] = own
     return told
+
+
+def _last_kept(folder: Path, column: str, name: str, value: float) -> float | None:
+    """The figure next to ``value`` that stayed, where a share of the best figures of a group does.
+
+    Args:
+        folder: of the step.
+        column: of the figures.
+        name: id of the document that went.
+        value: its figure.
+    """
+    group = f"{column}_group"
+    within = None
+    if group in pq.read_schema(folder / SCORES).names:
+        within = [(group, "==", _rows(folder / SCORES, name, [group])[0][group])]
+    scores = pq.read_table(folder / SCORES, columns=["id", column], filters=within)
+    alive = pq.read_table(folder / ALIVE)["id"]
+    kept = pc.min_max(scores.filter(pc.is_in(scores["id"], alive))[column]).as_py()
+    if kept["min"] is None:
+        return None
+    low, high = float(kept["min"]), float(kept["max"])
+    return high if value > high else low
 
 
 def _cluster(tables: _Tables, step: str, folder: Path, name: str) -> dict[str, Any] | None:
@@ -266,7 +293,10 @@ def _sentence(told: dict[str, Any]) -> str:
         return said
     if told["fate"] == COPY_FATE:
         return f"{said} ({told['value']:g} copies)"
-    return f"{said} (it has {_short(told['value'])})"
+    last = ""
+    if _RANK.match(told["reason"]) and told["bound"] is not None:
+        last = f"; the last that stayed has {_short(told['bound'])}"
+    return f"{said} (it has {_short(told['value'])}{last})"
 
 
 def _cluster_lines(cluster: dict[str, Any], name: str) -> list[str]:

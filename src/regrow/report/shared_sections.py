@@ -105,7 +105,7 @@ def _steps(run: RunFolder, file: str) -> Markup:
             for name, value in numbers(step.get(key)).items()
         ]
         counted.sort(key=lambda pair: -pair[1])
-        reasons = [f"{name} {count(value)}" for name, value in counted[:_SHOWN_REASONS]]
+        reasons = [f"{name}: {count(value)}" for name, value in counted[:_SHOWN_REASONS]]
         if len(counted) > _SHOWN_REASONS:
             reasons.append(f"{count(len(counted) - _SHOWN_REASONS)} more reasons")
         lost = sum([*numbers(step.get("dropped")).values()], 0) + sum(

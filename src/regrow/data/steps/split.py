@@ -97,6 +97,8 @@ class _Group:
                 if inside and sum(self.sizes[file] for file in inside) >= enough:
                     break
                 spare = self._spare(split, splits, keep_enough=bool(inside))
+                if inside:  # more of it is not worth another source's last file of a split
+                    spare = [f for f in spare if not self._cost(f, split, splits, owners)[0]]
                 if not spare:
                     break
                 splits[min(spare, key=lambda file: self._cost(file, split, splits, owners))] = split
@@ -146,7 +148,7 @@ class Split:
     """Adds the column ``split``; drops nothing."""
 
     name = "split"
-    version = 1
+    version = 2
     per_document = False
 
     def __init__(self, config: CurateConfig) -> None:
