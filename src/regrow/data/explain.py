@@ -63,8 +63,8 @@ def explain(run: Path, name: str) -> dict[str, Any]:
         return {"file": name, "documents": rows}
     hint = nearest(name, tables.files())
     raise InputError(
-        f"{run} has no document {name!r}{hint}; name its id (32 hex digits, or the first four or more), or "
-        f"its file as the tables of documents/ have it{tables.before()}"
+        f"{run} has no document {name!r}{hint}; name its id (32 hex digits, or the first four or "
+        f"more), or its file as the tables of documents/ have it{tables.before()}"
     )
 
 
