@@ -94,7 +94,7 @@ def test_a_dropped_document_has_rule_value_and_bound(run: Path) -> None:
 
 
 def test_a_document_that_went_by_rank_is_told_which_stayed_last(run: Path, tmp_path: Path) -> None:
-    settings = load_config(CurateConfig, files=[run / "config.yaml"])
+    settings = load_config(CurateConfig, files=[run / "config.yaml"], verb="curate run")
     ranked = settings.replace(
         steps=["perplexity", "split"],
         filter={},
