@@ -56,10 +56,6 @@ class Meeting:
         return {"process": [os.getpid()] * batch.num_rows}
 
 
-def shout(text: str) -> str:
-    return text.upper()
-
-
 def cube(number: int, add: int) -> int:
     return number**3 + add
 
@@ -80,10 +76,6 @@ def map_batches_here(frame: engine.Frame, folder: Path) -> Any:
         frame, lengths, ("text",), LENGTHS, keep=("id", "part"), batch_rows=7, processes=False
     )
     return {row["id"]: [row["length"], row["part"]] for row in engine.rows(found)}
-
-
-def text_function(frame: engine.Frame, folder: Path) -> Any:
-    return by_id(frame.select("id", engine.text_function(shout)(frame["text"]).alias("t")), "t")
 
 
 def condition(frame: engine.Frame, folder: Path) -> Any:
@@ -180,7 +172,6 @@ def fan_out(frame: engine.Frame, folder: Path) -> Any:
 VERBS: list[Callable[[engine.Frame, Path], Any]] = [
     map_batches,
     map_batches_here,
-    text_function,
     condition,
     when,
     literal,

@@ -37,7 +37,6 @@ class _Setup:
 
     def __init__(self) -> None:
         self.runner = "native"
-        self.address = "auto"
         self.workers = 1
         self.memory_bytes = 0
         self.claim: Any = None
@@ -64,7 +63,7 @@ def configure(config: EngineConfig) -> None:
             f"engine.runner: {config.runner}, but this process runs tables on {_SETUP.runner} "
             "already; start another process"
         )
-    _SETUP.runner, _SETUP.address = config.runner, config.address
+    _SETUP.runner = config.runner
     _SETUP.workers = config.workers or len(os.sched_getaffinity(0))
     _SETUP.memory_bytes = int(config.memory_gib * 2**30) if config.memory_gib else _three_quarters()
     if config.runner == "ray":
@@ -284,20 +283,6 @@ def _pool(daft: Any, apply: Callable[..., pa.Array], options: Mapping[str, Any])
 
 def _one_array(array: Any) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def text_function(function: Callable[[str], str]) -> Callable[[Any], Any]:
-    """A function of one text as a function of a column expression.
-
-    Args:
-        function: pure, from text to text.
-    """
-    daft = _daft()
-
-    def apply(series: Any) -> pa.Array:
-        return pa.array([function(value) for value in series.to_pylist()], pa.large_string())
-
-    return daft.func.batch(return_dtype=daft.DataType.string())(apply)  # type: ignore[no-any-return]
 
 
 def condition(text: str, setting: str = "condition") -> tuple[Any, tuple[str, ...]]:

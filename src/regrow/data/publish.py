@@ -40,15 +40,14 @@ def merged(
         alive: the ids that stay.
         size: bytes of text in all.
     """
-    bounds = ranges(size)
+    first, *others = ranges(size)
     with ThreadPoolExecutor(1) as pool:
-        later = [pool.submit(_range, texts, scores, alive, *bound) for bound in bounds[:1]]
-        for number in range(len(bounds)):
-            found = later[number].result()
-            if number + 1 < len(bounds):
-                later.append(pool.submit(_range, texts, scores, alive, *bounds[number + 1]))
+        later = pool.submit(_range, texts, scores, alive, *first)
+        for bounds in others:
+            found = later.result()
+            later = pool.submit(_range, texts, scores, alive, *bounds)
             yield found
-            later[number] = None  # type: ignore[call-overload]
+        yield later.result()
 
 
 def _range(

@@ -160,33 +160,32 @@ def _score(step: Step, alive: Alive, staged: Path, name: str, reuse: Path | None
     """Write ``scores.parquet``; how many of its rows another run had computed."""
     before = reuse and _found_before(reuse, name)
     if before:
-        for path in before.iterdir():
-            if path.name not in _OWN:
-                _link(path, staged / path.name)
+        _take_over(before, staged, {SCORES})
         return alive.rows
-    known = reuse and step.per_document and _same_step(reuse, step, alive.digest)
     frame = alive.frame(step.reads())
-    held: Path | None = None
-    if known:
-        held = staged / "held.parquet"
-        had = engine.read_parquet([known / SCORES])
-        ids = frame.select("id")
-        engine.write_sorted(had.join(ids, on="id", how="semi"), held)
-        kept = engine.read_parquet([held])
-        frame = frame.join(kept.select("id"), on="id", how="anti")
-        rows = engine.num_rows(kept)
-        if rows == alive.rows:
-            held.rename(staged / SCORES)
-            for path in known.iterdir():
-                if path.name not in {SCORES, *_OWN}:
-                    _link(path, staged / path.name)
-            return rows
-        scored = step.score(frame, staged)
-        engine.write_sorted(scored.select(*kept.column_names).concat(kept), staged / SCORES)
-        held.unlink()
+    known = reuse and step.per_document and _same_step(reuse, step, alive.digest)
+    if not known:
+        engine.write_sorted(step.score(frame, staged), staged / SCORES)
+        return 0
+    had = engine.read_parquet([known / SCORES]).join(frame.select("id"), on="id", how="semi")
+    rows = engine.write_sorted(had, staged / SCORES)
+    if rows == alive.rows:
+        _take_over(known, staged, set())
         return rows
-    engine.write_sorted(step.score(frame, staged), staged / SCORES)
-    return 0
+    held = staged / "held.parquet"
+    (staged / SCORES).rename(held)
+    kept = engine.read_parquet([held])
+    scored = step.score(frame.join(kept.select("id"), on="id", how="anti"), staged)
+    engine.write_sorted(scored.select(*kept.column_names).concat(kept), staged / SCORES)
+    held.unlink()
+    return rows
+
+
+def _take_over(other: Path, staged: Path, further: set[str]) -> None:
+    """What a step has put beside its scores in another run, and the files ``further``."""
+    for path in other.iterdir():
+        if path.name in further or path.name not in {SCORES, *_OWN}:
+            _link(path, staged / path.name)
 
 
 def _link(source: Path, target: Path) -> None:
