@@ -29,11 +29,8 @@ import re
 import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,12 +39,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from peers import run_beside
+from turns import ratio
 
 from regrow.core.hardware import fingerprint
 
 PEERS = ("datasketch==2.0.0", "rensa==0.5.0")
-ENVIRONMENT = Path(tempfile.gettempdir()) / "regrow-peers-dedup"
-MARK = "REGROW_BENCHMARK_PEERS"
 
 BANDS, ROWS, WORDS = 14, 8, 5
 BINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -370,24 +367,9 @@ def curve(pairs: list[tuple[str, str, float]]) -> dict[str, float]:
     return made
 
 
-def in_own_environment() -> None:
-    """Run this script again where the peers are installed beside this interpreter's packages."""
-    python = ENVIRONMENT / "bin" / "python"
-    places = [path for path in sys.path if path and Path(path).exists()]
-    settings = {**os.environ, "PYTHONPATH": os.pathsep.join(places), MARK: "1"}
-    done = ENVIRONMENT / "installed.json"
-    if not done.exists() or json.loads(done.read_text()) != list(PEERS):
-        venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet", *PEERS]
-        subprocess.run(install, env=settings, check=True)
-        done.write_text(json.dumps(PEERS))
-    os.execve(python, [str(python), *sys.argv], settings)
-
-
 def main() -> None:
     """Measure and print the figures."""
-    if MARK not in os.environ:
-        in_own_environment()
+    run_beside("dedup", PEERS)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--documents", type=int, default=33_600)
     parser.add_argument("--rounds", type=int, default=3)
@@ -431,12 +413,7 @@ def main() -> None:
             "peak_bytes": max(r["peak_bytes"] for r in found),
         }
         if ours and name != "regrow":
-            each = [theirs / own for theirs, own in zip(cpu, ours, strict=True)]
-            figures[name]["cpu_over_regrow"] = [
-                round(statistics.median(each), 2),
-                round(min(each), 2),
-                round(max(each), 2),
-            ]
+            figures[name]["cpu_over_regrow"] = ratio(cpu, ours)
     print(json.dumps(figures, indent=1))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

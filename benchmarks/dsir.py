@@ -26,18 +26,19 @@ import os
 import pstats
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import venv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers import Peer
+from texts import of_python, of_run, up_to
+from turns import ratio
 
 PEERS = ("data-selection==1.0.3", "nltk==3.9.1")
-ENVIRONMENT = Path(tempfile.gettempdir()) / "regrow-peers-dsir"
 TARGET_SHARE = 10  # one text of so many is the target
 
 
@@ -72,79 +73,22 @@ def peer(folder: Path) -> None:
         print(json.dumps({"features": features, "weights": weights}), flush=True)
 
 
-class Peer:
-    """The process that runs ``peer``."""
-
-    def __init__(self, texts: list[str], target: list[str]) -> None:
-        python = ENVIRONMENT / "bin" / "python"
-        done = ENVIRONMENT / "installed.json"
-        if not done.exists() or json.loads(done.read_text()) != list(PEERS):
-            venv.create(ENVIRONMENT, clear=True, with_pip=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)
-            done.write_text(json.dumps(PEERS))
-        self.folder = Path(tempfile.mkdtemp(prefix="regrow-dsir-"))
-        for name, some in (("raw", texts), ("target", target)):
-            lines = (json.dumps({"text": text}) + "\n" for text in some)
-            (self.folder / f"{name}.jsonl").write_text("".join(lines))
-        command = [python, __file__, "--peer", self.folder]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def round(self, number: int) -> dict[str, float]:
-        """CPU seconds of each part."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{number}\n")
-        self.process.stdin.flush()
-        found: dict[str, float] = json.loads(self.process.stdout.readline())
-        return found
-
-    def made(self, name: str) -> np.ndarray:
-        """What the last round gave: ``counts`` or ``weights``."""
-        found: np.ndarray = np.load(self.folder / f"{name}.npy")
-        return found
+def of_folder(folder: Path) -> Iterator[str]:
+    """Source code and notes."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".md", ".rst", ".txt") and path.is_file():
+            yield path.read_text("utf-8", "ignore")
 
 
 def gathered(options: argparse.Namespace) -> list[str]:
     """Texts up to the size that was asked for."""
-    from regrow.data.document import Document
-    from regrow.data.settings.sources import PythonSource
-    from regrow.data.sources import SOURCES
-    from regrow.io.parquet import read_batches
-
-    texts: list[str] = []
-    size = 0
-
-    def full(text: str) -> bool:
-        nonlocal size
-        texts.append(text)
-        size += len(text.encode())
-        return size >= options.megabytes * 1e6
-
     if options.folder:
-        for path in sorted(options.folder.rglob("*")):
-            wanted = path.suffix in (".py", ".md", ".rst", ".txt") and path.is_file()
-            if wanted and full(path.read_text("utf-8", "ignore")):
-                return texts
-        return texts
-    if options.documents:
-        for table in sorted(options.documents.rglob("documents/*.parquet")):
-            if table.name != "dropped.parquet":
-                for batch in read_batches(table, ["text"]):
-                    if any(map(full, batch["text"].to_pylist())):
-                        return texts
-        return texts
-    domains = ("reference", "docstrings", "packages", "code")
-    for unit in SOURCES.get("python")(PythonSource(domains=domains)):
-        for item in unit.read():
-            if isinstance(item, Document) and full(item.text):
-                return texts
-    return texts
+        found = of_folder(options.folder)
+    elif options.documents:
+        found = of_run(options.documents, code=True)
+    else:
+        found = of_python(("reference", "docstrings", "packages", "code"), code=True)
+    return up_to(options.megabytes, found)
 
 
 def weights(texts: list[str], target: list[str]) -> np.ndarray:
@@ -154,9 +98,9 @@ def weights(texts: list[str], target: list[str]) -> np.ndarray:
     hasher = dsir.Hasher()
     wanted = hasher.features(target).counts()
     found = hasher.features(texts)
-    ratio = dsir.log_ratio(wanted, found.counts())
+    gains = dsir.log_ratio(wanted, found.counts())
     parts = np.split(found.buckets, found.first[1:-1])
-    return np.array([dsir.log_weight(part, ratio) for part in parts])
+    return np.array([dsir.log_weight(part, gains) for part in parts])
 
 
 def main() -> None:
@@ -191,7 +135,11 @@ def main() -> None:
         return found
 
     ours = {"features": fresh, "again": again, "weights": lambda: weights(texts, target)}
-    theirs = Peer(texts, target)
+    folder = Path(tempfile.mkdtemp(prefix="regrow-dsir-"))
+    for name, some in (("raw", texts), ("target", target)):
+        lines = (json.dumps({"text": text}) + "\n" for text in some)
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    theirs = Peer("dsir", PEERS, [__file__, "--peer", folder])
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ours}
     made: dict[str, np.ndarray] = {}
     for number in range(options.rounds + 1):
@@ -200,13 +148,12 @@ def main() -> None:
             started = time.process_time()
             made[name] = function()
             seconds[name] = time.process_time() - started
-        their_seconds = theirs.round(number)
+        their_seconds = theirs.ask(str(number))
         if number:
             for name, own in seconds.items():
                 theirs_here = their_seconds["features" if name == "again" else name]
                 spent[name].append((own, theirs_here))
-    counts, logs = theirs.made("counts"), theirs.made("weights")
-    ratios = {name: [b / a for a, b in pairs] for name, pairs in spent.items()}
+    counts, logs = (np.load(folder / f"{name}.npy") for name in ("counts", "weights"))
     figures: dict[str, Any] = {
         "documents": len(texts),
         "megabytes": sum(len(text.encode()) for text in texts) / 1e6,
@@ -220,8 +167,8 @@ def main() -> None:
             n: [statistics.median(c) for c in zip(*p, strict=True)] for n, p in spent.items()
         },
         "theirs_over_ours": {
-            name: {"ratio": statistics.median(each), "low": min(each), "high": max(each)}
-            for name, each in ratios.items()
+            name: ratio([b for _, b in pairs], [a for a, _ in pairs])
+            for name, pairs in spent.items()
         },
     }
     print(json.dumps(figures, indent=1))

@@ -20,17 +20,18 @@ import json
 import os
 import pstats
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from peers import Peer
+from texts import of_python, of_run, up_to
+from turns import ratio
+
 PEERS = ("datatrove==0.10.1", "xxhash<4", "spacy==3.8.18", "tokenizers", "regex", "numpy<3")
-ENVIRONMENT = Path(tempfile.gettempdir()) / "regrow-peers-filters"
 
 
 def peer(texts_file: Path) -> None:
@@ -53,63 +54,13 @@ def peer(texts_file: Path) -> None:
         print(json.dumps({"seconds": seconds, "kept": kept}), flush=True)
 
 
-class Peer:
-    """The process that runs ``peer``."""
-
-    def __init__(self, texts: list[str]) -> None:
-        python = ENVIRONMENT / "bin" / "python"
-        done = ENVIRONMENT / "installed.json"
-        if not done.exists() or json.loads(done.read_text()) != list(PEERS):
-            venv.create(ENVIRONMENT, clear=True, with_pip=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS], check=True)
-            done.write_text(json.dumps(PEERS))
-        file = ENVIRONMENT / "texts.json"
-        file.write_text(json.dumps(texts))
-        command = [python, __file__, "--peer", file]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def round(self) -> tuple[float, list[bool]]:
-        """CPU seconds, and which documents stay."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        found = json.loads(self.process.stdout.readline())
-        return found["seconds"], found["kept"]
-
-
 def gathered(options: argparse.Namespace) -> list[str]:
     """Texts that are no code, up to the size that was asked for."""
-    from regrow.data.document import Document
-    from regrow.data.settings.sources import PythonSource
-    from regrow.data.sources import SOURCES
-    from regrow.io.parquet import read_batches
-
-    texts: list[str] = []
-    size = 0
-
-    def full(text: str) -> bool:
-        nonlocal size
-        texts.append(text)
-        size += len(text.encode())
-        return size >= options.megabytes * 1e6
-
     if options.documents:
-        for table in sorted(options.documents.rglob("documents/*.parquet")):
-            if table.name != "dropped.parquet":
-                for batch in read_batches(table, ["text", "kind"]):
-                    for row in batch.to_pylist():
-                        if row["kind"] != "code" and full(row["text"]):
-                            return texts
-        return texts
-    source = PythonSource(domains=("docstrings", "reference", "packages"))
-    for unit in SOURCES.get("python")(source):
-        for item in unit.read():
-            if isinstance(item, Document) and item.kind != "code" and full(item.text):
-                return texts
-    return texts
+        found = of_run(options.documents, code=False)
+    else:
+        found = of_python(("docstrings", "reference", "packages"), code=False)
+    return up_to(options.megabytes, found)
 
 
 def main() -> None:
@@ -172,7 +123,9 @@ def main() -> None:
         "figures": figures_alone,
         "seven engine counts": regular_expressions,
     }
-    theirs = Peer(texts)
+    file = Path(tempfile.gettempdir()) / "regrow-filters-texts.json"
+    file.write_text(json.dumps(texts))
+    theirs = Peer("filters", PEERS, [__file__, "--peer", file])
     spent: dict[str, list[float]] = {name: [] for name in (*ours, "datatrove")}
     kept: list[bool] = []
     for number in range(options.rounds + 1):
@@ -182,13 +135,12 @@ def main() -> None:
             if number:
                 spent[name].append(time.process_time() - started)
             kept = found if name == "step" else kept
-        seconds, their_kept = theirs.round()
+        answer = theirs.ask("")
         if number:
-            spent["datatrove"].append(seconds)
-    ratios = [t / o for t, o in zip(spent["datatrove"], spent["step"], strict=True)]
+            spent["datatrove"].append(answer["seconds"])
     verdicts = Counter(
         f"{'kept' if o else 'dropped'} by us, {'kept' if t else 'dropped'} by datatrove"
-        for o, t in zip(kept, their_kept, strict=True)
+        for o, t in zip(kept, answer["kept"], strict=True)
     )
     figures: dict[str, Any] = {
         "documents": len(texts),
@@ -197,11 +149,7 @@ def main() -> None:
         "load": os.getloadavg()[0],
         "peers": PEERS,
         "megabytes_a_cpu_second": {n: size / statistics.median(v) for n, v in spent.items()},
-        "datatrove_over_step": {
-            "ratio": statistics.median(ratios),
-            "low": min(ratios),
-            "high": max(ratios),
-        },
+        "datatrove_over_step": ratio(spent["datatrove"], spent["step"]),
         "verdicts": dict(verdicts),
     }
     print(json.dumps(figures, indent=1))

@@ -14,13 +14,13 @@ import json
 import statistics
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from resiliparse.extract.html2text import extract_plain_text
+from turns import ratio, rounds
 
 from regrow.core.hardware import fingerprint
 from regrow.data import extract, languages
@@ -31,24 +31,6 @@ from regrow.data.sources.folder import units
 from regrow.io.warc import read_captures
 
 BATCH = 512
-
-
-def rounds(jobs: dict[str, Callable[[], Any]], count: int) -> dict[str, list[float]]:
-    """CPU seconds of each job, in alternating order, after a warm-up."""
-    spent: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(count + 1):
-        for name in jobs if number % 2 else reversed(jobs):
-            began = time.process_time()
-            jobs[name]()
-            if number:
-                spent[name].append(time.process_time() - began)
-    return spent
-
-
-def ratio(spent: dict[str, list[float]], slow: str, fast: str) -> str:
-    """Median of ``slow`` over ``fast``, round by round, with the lowest and the highest."""
-    pairs = sorted(a / b for a, b in zip(spent[slow], spent[fast], strict=True))
-    return f"{statistics.median(pairs):.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f})"
 
 
 def pages(data: Path | None) -> list[bytes]:
@@ -97,7 +79,7 @@ def extraction(data: Path | None, count: int) -> dict[str, Any]:
     return {
         "pages": len(raw),
         "megabytes": round(size, 2),
-        "bare_over_ours": ratio(spent, "bare", "ours"),
+        "bare_over_ours": ratio(spent["bare"], spent["ours"]),
         "megabytes_per_cpu_second": round(size / statistics.median(spent["ours"]), 1),
     }
 
@@ -118,7 +100,7 @@ def identification(found: list[str], count: int) -> dict[str, Any]:
     spent = rounds({"ours": ours, "bare": bare}, count)
     return {
         "documents": len(found),
-        "bare_over_ours": ratio(spent, "bare", "ours"),
+        "bare_over_ours": ratio(spent["bare"], spent["ours"]),
         "documents_per_cpu_second": round(len(found) / statistics.median(spent["ours"])),
     }
 
@@ -160,7 +142,7 @@ def reading(found: list[str], count: int, folder: Path) -> dict[str, Any]:
     spent = rounds({"ours": ours, "bare": bare}, count)
     size = path.stat().st_size / 1e6
     return {
-        "bare_over_ours": ratio(spent, "bare", "ours"),
+        "bare_over_ours": ratio(spent["bare"], spent["ours"]),
         "megabytes_per_cpu_second": round(size / statistics.median(spent["ours"])),
     }
 

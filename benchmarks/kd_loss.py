@@ -20,25 +20,21 @@ import json
 import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from peers import run_beside
 from torch import Tensor
+from turns import ratio
 
 from regrow.core.hardware import fingerprint
 from regrow.model import chunked_matching
 from regrow.model.divergences import Matching
 
 PEERS = ("trl==1.16.0", "liger-kernel==0.8.5")
-ENVIRONMENT = Path(tempfile.gettempdir()) / "regrow-peers-kd-loss"
-MARK = "REGROW_BENCHMARK_PEERS"
 
 VOCABULARIES = (32_768, 131_072)
 #: beta of the peers that gives each of our divergences.
@@ -199,8 +195,8 @@ def ratios(spent: dict[str, list[tuple[float, float]]], which: int) -> dict[str,
     made = {}
     for name, values in spent.items():
         if name != "regrow":
-            each = [a[which] / b[which] for a, b in zip(spent["regrow"], values, strict=True)]
-            made[name] = {"ratio": statistics.median(each), "low": min(each), "high": max(each)}
+            ours = [seconds[which] for seconds in spent["regrow"]]
+            made[name] = ratio(ours, [seconds[which] for seconds in values])
     return made
 
 
@@ -266,24 +262,9 @@ def constant(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def in_own_environment() -> None:
-    """Run this script again where the peers are installed beside this interpreter's packages."""
-    python = ENVIRONMENT / "bin" / "python"
-    places = [path for path in sys.path if path and Path(path).exists()]
-    settings = {**os.environ, "PYTHONPATH": os.pathsep.join(places), MARK: "1"}
-    done = ENVIRONMENT / "installed.json"
-    if not done.exists() or json.loads(done.read_text()) != list(PEERS):
-        venv.create(ENVIRONMENT, clear=True, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet", *PEERS]
-        subprocess.run(install, env=settings, check=True)
-        done.write_text(json.dumps(PEERS))
-    os.execve(python, [str(python), *sys.argv], settings)
-
-
 def main() -> None:
     """Measure and print the figures."""
-    if MARK not in os.environ:
-        in_own_environment()
+    run_beside("kd-loss", PEERS)
     kinds = {"time": seconds, "memory": memory, "constant": constant}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("what", choices=[*kinds, "all"], default="all", nargs="?")

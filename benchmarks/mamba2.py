@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from train_step import peer, stepper, timed
+from turns import ratio, rounds
 
 from regrow.core.hardware import fingerprint
 from regrow.model.config import MambaConfig, ModelConfig
@@ -104,23 +105,6 @@ def their_step(stock: nn.Module, tokens: Tensor, targets: Tensor) -> Callable[[]
     return stepper(stock, loss, autocast=False)
 
 
-def rounds(jobs: dict[str, Callable[[], Any]], count: int) -> dict[str, list[float]]:
-    """Process seconds of each job in ``count`` rounds, in alternating order, after a warm-up."""
-    spent: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(count + 1):
-        for name in jobs if number % 2 else reversed(jobs):
-            seconds = timed(jobs[name])[1]
-            if number:
-                spent[name].append(seconds)
-    return spent
-
-
-def ratio(spent: dict[str, list[float]], theirs: str, ours: str) -> dict[str, float]:
-    """Median, lowest and highest of ``theirs`` over ``ours``, round by round."""
-    each = [b / a for a, b in zip(spent[ours], spent[theirs], strict=True)]
-    return {"ratio": statistics.median(each), "low": min(each), "high": max(each)}
-
-
 def matmul_rate(threads: int) -> float:
     """FLOP a CPU second of a square product in fp32."""
     square = torch.randn(2048, 2048)
@@ -149,7 +133,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     floor = options.sequence * flops_per_token(config, options.sequence) / matmul_rate(1)
     return {
         "cpu_seconds": {name: statistics.median(values) for name, values in spent.items()},
-        "ratios": {name: ratio(spent, name, "regrow") for name in jobs if name != "regrow"},
+        "ratios": {name: ratio(spent[name], spent["regrow"]) for name in jobs if name != "regrow"},
         "matmul_share": floor / statistics.median(spent["regrow"]),
     }
 
@@ -237,7 +221,7 @@ def decode(options: argparse.Namespace) -> dict[str, Any]:
     moved = weight_bytes(config, 4) + 2 * state_bytes(config, 4)
     return {
         "tokens_per_cpu_second": rates,
-        "ratios": {"transformers": ratio(spent, "transformers", "regrow")},
+        "ratios": {"transformers": ratio(spent["transformers"], spent["regrow"])},
         "bytes_per_step": moved,
         "bytes_per_second": moved * rates["regrow"],
     }
@@ -263,7 +247,7 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
         name: our_step(model, *text(hybrid, length)) for name, model in models.items()
     }
     spent = rounds(jobs, options.rounds)
-    figures["train"] = ratio(spent, "transformer", "hybrid")
+    figures["train"] = ratio(spent["transformer"], spent["hybrid"])
     rate = matmul_rate(1)
     for name, model in models.items():
         floor = length * flops_per_token(model.config, length, causal=True) / rate
@@ -281,7 +265,7 @@ def context(options: argparse.Namespace) -> dict[str, Any]:
             return several
 
         spent = rounds({name: repeated(step) for name, step in steps.items()}, options.rounds)
-        figures["decode"][seen] = ratio(spent, "transformer", "hybrid") | {
+        figures["decode"][seen] = ratio(spent["transformer"], spent["hybrid"]) | {
             f"{name}_ms": 1e3 * statistics.median(values) / options.steps
             for name, values in spent.items()
         }
@@ -298,7 +282,8 @@ def packed(options: argparse.Namespace) -> dict[str, Any]:
         "one document": our_step(model, tokens, targets),
         "packed": our_step(model, tokens, targets, documents),
     }
-    return {"ratios": {"packed": ratio(rounds(jobs, options.rounds), "packed", "one document")}}
+    spent = rounds(jobs, options.rounds)
+    return {"ratios": {"packed": ratio(spent["packed"], spent["one document"])}}
 
 
 def main() -> None:

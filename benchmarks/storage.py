@@ -17,36 +17,18 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
+from turns import ratio, rounds
 
 from regrow.core.hardware import fingerprint
 from regrow.data.loader import Loader, Phase
 from regrow.data.shards import ShardWriter, Vocabulary
 from regrow.train import checkpoint
-
-
-def rounds(jobs: dict[str, Callable[[], Any]], count: int) -> dict[str, list[float]]:
-    """Wall seconds of each job, in alternating order, after a warm-up."""
-    spent: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(count + 1):
-        for name in jobs if number % 2 else reversed(jobs):
-            began = time.perf_counter()
-            jobs[name]()
-            if number:
-                spent[name].append(time.perf_counter() - began)
-    return spent
-
-
-def ratio(spent: dict[str, list[float]], slow: str, fast: str) -> float:
-    """Median of ``slow`` over ``fast``, round by round."""
-    pairs = zip(spent[slow], spent[fast], strict=True)
-    return statistics.median(a / b for a, b in pairs)
 
 
 def saving(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -80,13 +62,15 @@ def saving(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     save()
     plain()
     spent = rounds(
-        {"save": save, "write": plain, "verify": verify, "sha256": hashing}, options.rounds
+        {"save": save, "write": plain, "verify": verify, "sha256": hashing},
+        options.rounds,
+        time.perf_counter,
     )
     return {
         "bytes": state.bytes(),
         "seconds": {name: statistics.median(values) for name, values in spent.items()},
-        "save_over_write": ratio(spent, "save", "write"),
-        "verify_over_sha256": ratio(spent, "verify", "sha256"),
+        "save_over_write": ratio(spent["save"], spent["write"]),
+        "verify_over_sha256": ratio(spent["verify"], spent["sha256"]),
     }
 
 
@@ -119,11 +103,11 @@ def loading(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             torch.from_numpy(rows[:, :-1].copy())
             torch.from_numpy(rows[:, 1:].copy())
 
-    spent = rounds({"loader": ours, "memory map": plain}, options.rounds)
+    spent = rounds({"loader": ours, "memory map": plain}, options.rounds, time.perf_counter)
     read = batch * count * options.sequence
     return {
         "tokens_per_second": {n: read / statistics.median(v) for n, v in spent.items()},
-        "speed_of_memory_map": 1 / ratio(spent, "loader", "memory map"),
+        "speed_of_memory_map": ratio(spent["memory map"], spent["loader"]),
     }
 
 
