@@ -78,11 +78,6 @@ def map_batches_here(frame: engine.Frame, folder: Path) -> Any:
     return {row["id"]: [row["length"], row["part"]] for row in engine.rows(found)}
 
 
-def condition(frame: engine.Frame, folder: Path) -> Any:
-    expression, columns = engine.condition("part > 8 AND text LIKE '%word%'")
-    return [sorted(columns), sorted(by_id(frame.where(expression), "part"))]
-
-
 def when(frame: engine.Frame, folder: Path) -> Any:
     return by_id(
         frame.select("id", engine.when(frame["part"] < 3, "low").alias("reason")), "reason"
@@ -172,7 +167,6 @@ def fan_out(frame: engine.Frame, folder: Path) -> Any:
 VERBS: list[Callable[[engine.Frame, Path], Any]] = [
     map_batches,
     map_batches_here,
-    condition,
     when,
     literal,
     all_kept,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.core.errors import ConfigError, InputError
+from regrow.core.errors import ConfigError
 from regrow.data.condition import Condition
 
 ROWS = [
@@ -60,7 +60,7 @@ conditions = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(conditions)
 def test_conditions_mean_what_sql_means(text: str) -> None:
-    found = Condition.read(text)
+    found = Condition.read(text, "where")
     assert found.holds(BATCH).tolist() == sqlite_says(text)
     assert pickle.loads(pickle.dumps(found)) == found
     assert set(found.columns) == {name for name in BATCH.schema.names if name in text}
@@ -95,5 +95,8 @@ def test_what_is_no_condition_is_refused_with_the_place(text: str, part: str) ->
 
 @pytest.mark.parametrize("text", ["quality < 3", "words = 'High'", "words IN ('a')"])
 def test_kinds_that_cannot_be_compared(text: str) -> None:
-    with pytest.raises(InputError, match="compares what cannot be compared"):
-        Condition.read(text).holds(BATCH)
+    Condition.read("quality = 'Low' OR words IN (3)", "where").check(BATCH.schema)
+    name = text.split()[0]
+    kinds = rf"where: .* compares what cannot be compared: .*{name} \({BATCH[name].type}\)"
+    with pytest.raises(ConfigError, match=kinds):
+        Condition.read(text, "where").check(BATCH.schema)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -194,6 +195,9 @@ class Short:
 
     def reads(self) -> tuple[str, ...]:
         return ("text",)
+
+    def makes(self) -> pa.Schema:
+        return pa.schema([("score", pa.int64())])
 
     def key(self) -> Any:
         return {}

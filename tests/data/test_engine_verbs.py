@@ -40,7 +40,6 @@ def test_every_verb_gives_what_plain_python_gives(alone: dict[str, Any]) -> None
     expected = {
         "map_batches": {i: len(t) for i, t, _ in rows},
         "map_batches_here": {i: [len(t), g] for i, t, g in rows},
-        "condition": [["part", "text"], sorted(i for i, t, g in rows if g > 8 and "word" in t)],
         "when": {i: "low" if g < 3 else None for i, _, g in rows},
         "literal": ["x"],
         "all_kept": [[None, None]] * len(rows),

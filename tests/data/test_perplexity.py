@@ -191,7 +191,7 @@ def test_what_is_missing_is_said_before_anything_is_done(tmp_path: Path) -> None
         Perplexity(configured())
     with pytest.raises(InputError, match=r"perplexity\.target\.files: .*nowhere"):
         Perplexity(configured(target={"files": [tmp_path / "nowhere"]}))
-    with pytest.raises(ConfigError, match=r"perplexity\.target\.where: .* is no condition in SQL"):
+    with pytest.raises(ConfigError, match=r"perplexity\.target\.where: .* value is missing"):
         Perplexity(configured(target={"where": "source = = 'a'"}))
     with pytest.raises(ConfigError, match="reads no column"):
         Perplexity(configured(target={"where": "1 = 1"}))

@@ -207,11 +207,6 @@ def test_a_target_that_holds_evaluation_text_is_refused(tmp_path: Path) -> None:
     assert error.value.problems == ("exam:1",)
 
 
-def test_a_condition_on_another_kind_of_column(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"its columns are goodness \(int64\)"):
-        run(pool(5), tmp_path / "x", target={"where": "goodness = 'High'"}, keep_fraction=0.5)
-
-
 def test_a_target_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="goodness > 99 gives no text; loosen the condition"):
         run(pool(5), tmp_path / "x", target={"where": "goodness > 99"}, keep_fraction=0.5)
@@ -222,10 +217,6 @@ def test_a_target_without_text_is_refused(tmp_path: Path) -> None:
     [
         ({"keep_fraction": 0.5}, "select.target says nothing"),
         ({"target": {"where": "words > 1"}}, "select.keep_fraction is not set"),
-        (
-            {"target": {"where": "quality = 'High'"}, "keep_fraction": 0.5},
-            "quality is told by a classifier of quality",
-        ),
         ({"target": {"where": "words >"}, "keep_fraction": 0.5}, "select.target.where: 'words >'"),
         (
             {"target": {"where": "words > 1"}, "keep_fraction": {"cod": 0.5}},

@@ -71,6 +71,10 @@ class Clusters:
         engine.write_sorted(chosen, folder / CLUSTERS, SCHEMA)
         write_json(folder / SUMMARY, figures)
 
+    def makes(self) -> pa.Schema:
+        """What ``scores`` gives beside ``id``."""
+        return pa.schema([(self.column, pa.int64())])
+
     def scores(self, frame: engine.Frame, folder: Path) -> engine.Frame:
         """``id``, and how many documents its cluster has, itself included."""
         name = self.column

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from regrow.core.errors import ConfigError, InputError
+from regrow.core.errors import ConfigError
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
@@ -52,14 +52,16 @@ class Condition:
 
     Args:
         text: as written.
+        setting: where it stands, for messages.
         columns: that it reads, in their order.
     """
 
     text: str
+    setting: str
     columns: tuple[str, ...]
 
     @classmethod
-    def read(cls, text: str, setting: str = "condition") -> Condition:
+    def read(cls, text: str, setting: str) -> Condition:
         """Check a condition.
 
         Args:
@@ -73,24 +75,28 @@ class Condition:
         parser.whole()
         if not parser.columns:
             raise ConfigError(f"{setting}: {text!r} reads no column; compare one with a value")
-        return cls(text, tuple(dict.fromkeys(parser.columns)))
+        return cls(text, setting, tuple(dict.fromkeys(parser.columns)))
 
-    def holds(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-        """``(rows,)`` whether it holds.
+    def check(self, columns: pa.Schema) -> None:
+        """Look whether it can be asked of such columns; those that it reads are among them.
 
         Raises:
-            InputError: a column is compared with a value of another kind.
+            ConfigError: a column is compared with a value of another kind.
         """
         try:
-            found = _Parser(self.text, "condition").whole()(batch)
+            self.holds(pa.RecordBatch.from_pylist([], columns))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-            kinds = ", ".join(f"{name} ({batch[name].type})" for name in self.columns)
+            kinds = ", ".join(f"{name} ({columns.field(name).type})" for name in self.columns)
             reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"the condition {self.text!r} compares what cannot be compared: {reason}; its "
+            raise ConfigError(
+                f"{self.setting}: {self.text!r} compares what cannot be compared: {reason}; its "
                 f"columns are {kinds}, text stands in single quotes"
             ) from error
-        plain: npt.NDArray[np.bool_] = pc.fill_null(found, False).to_numpy(zero_copy_only=False)
+
+    def holds(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        """``(rows,)`` whether it holds."""
+        found = pc.fill_null(_Parser(self.text, self.setting).whole()(batch), False)
+        plain: npt.NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
         return plain
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -283,31 +282,6 @@ def _pool(daft: Any, apply: Callable[..., pa.Array], options: Mapping[str, Any])
 
 def _one_array(array: Any) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-
-
-def condition(text: str, setting: str = "condition") -> tuple[Any, tuple[str, ...]]:
-    """A condition in SQL as a column expression, and the columns that it reads.
-
-    Args:
-        text: such as ``quality = 'High' AND toxicity < 0.3``.
-        setting: where it stands, for messages.
-
-    Raises:
-        ConfigError: not such a condition, or one that reads no column.
-    """
-    daft = _daft()
-    try:
-        expression = daft.sql_expr(text)
-    except Exception as error:  # of classes that Daft raises but does not export
-        if type(error).__module__ != "daft.exceptions":
-            raise
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{setting}: {text!r} is no condition in SQL ({reason})") from None
-    plain = re.sub(r'lit\("(?:[^"\\]|\\.)*"\)', "", str(expression))
-    columns = tuple(dict.fromkeys(re.findall(r"col\((\w+)\)", plain)))
-    if not columns:
-        raise ConfigError(f"{setting}: {text!r} reads no column; compare one with a value")
-    return expression, columns
 
 
 def when(condition: Any, text: str) -> Any:

@@ -9,8 +9,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from regrow.core.errors import InputError
 from regrow.data import engine
+from regrow.data.condition import Condition
 from regrow.data.document import Document
 from regrow.data.settings.sources import FolderSource
 from regrow.data.sources import SOURCES
@@ -52,11 +55,14 @@ def _units(place: Path | str, role: str) -> list:  # type: ignore[type-arg]
         raise InputError(f"{role}: {place}: {error}") from error
 
 
-def texts_where(frame: engine.Frame, condition: str | None) -> Iterator[str]:
-    """Texts of the documents for which a condition in SQL holds; of all without one."""
-    chosen = frame if condition is None else frame.where(engine.condition(condition)[0])
-    for batch in engine.batches(chosen.select("text")):
-        yield from batch["text"].to_pylist()
+def texts_where(frame: engine.Frame, condition: Condition | None) -> Iterator[str]:
+    """Texts of the documents for which a condition holds; of all without one."""
+    columns = condition.columns if condition else ()
+    for batch in engine.batches(frame.select(*dict.fromkeys(("text", *columns)))):
+        texts = batch["text"]
+        if condition:
+            texts = texts.filter(pa.array(condition.holds(batch)))
+        yield from texts.to_pylist()
 
 
 def fixed_sample(texts: Iterable[str], max_bytes: int) -> list[str]:

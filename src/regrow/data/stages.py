@@ -26,8 +26,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from regrow.core.atomic import read_json, staged_folder, write_json
-from regrow.core.errors import ConfigError
-from regrow.core.registry import nearest
 from regrow.data import engine
 from regrow.data.document import GATHERED
 from regrow.data.steps import Step
@@ -59,11 +57,7 @@ class Alive:
     columns: dict[str, Path]
 
     def frame(self, names: tuple[str, ...]) -> engine.Frame:
-        """``id`` and the columns ``names`` of these documents.
-
-        Raises:
-            ConfigError: no earlier step made such a column.
-        """
+        """``id`` and the columns ``names`` of these documents."""
         own = [name for name in names if name in GATHERED.names and name != "id"]
         frame = engine.read_parquet(self.texts).select("id", *own)
         if self.ids is not None:
@@ -71,12 +65,6 @@ class Alive:
         tables: dict[Path, list[str]] = {}
         for name in names:
             if name != "id" and name not in own:
-                if name not in self.columns:
-                    known = [*GATHERED.names, *self.columns]
-                    raise ConfigError(
-                        f"a condition or a step reads the column {name!r}, which no step before it "
-                        f"makes{nearest(name, known)} (columns: {', '.join(known)})"
-                    )
                 tables.setdefault(self.columns[name], []).append(name)
         for table, wanted in tables.items():
             scores = engine.read_parquet([table]).select("id", *wanted)

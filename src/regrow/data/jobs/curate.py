@@ -27,13 +27,14 @@ from regrow.core.run import Run
 from regrow.data import engine, gathering
 from regrow.data import stages as staging
 from regrow.data.card import Published, card
+from regrow.data.chain import chained
 from regrow.data.config import CurateConfig
 from regrow.data.document import DROPPED, SPLITS
 from regrow.data.publish import SplitWriters, merged
 from regrow.data.settings.sources import PythonSource
 from regrow.data.sources import SOURCES, local_inputs
 from regrow.data.stages import Alive, Stage
-from regrow.data.steps import STEPS, Noting
+from regrow.data.steps import Noting
 from regrow.io.parquet import TableWriter
 
 DOCUMENTS_FOLDER = "documents"
@@ -53,7 +54,8 @@ def plan(config: CurateConfig) -> Plan:
 
     Raises:
         InputError: a folder that does not exist or holds nothing that could be text.
-        ConfigError: settings that a step cannot work with, or an engine that cannot be had.
+        ConfigError: settings that a step cannot work with, a column that it does not find, or an
+            engine that cannot be had.
     """
     engine.check(config.engine)
     _require_reusable(config.reuse)
@@ -66,8 +68,7 @@ def plan(config: CurateConfig) -> Plan:
         else:
             figures[source.name] = f"{source.path}, {_cap(source.max_bytes)}"
     notes: list[str] = []
-    for name in config.steps:
-        step = STEPS.get(name)(config)  # each refuses settings that it cannot work with
+    for step in chained(config):
         if isinstance(step, Noting):
             notes += step.notes()
     figures["steps"] = ", ".join(config.steps)
@@ -111,7 +112,7 @@ def _make(config: CurateConfig, run: Run, stages: Path, final: Path) -> None:
     stages.mkdir(exist_ok=True)
     remove_leftovers(stages)
     units = [u for s in config.sources for u in SOURCES.get(s.kind)(s)]
-    steps = [STEPS.get(name)(config) for name in config.steps]
+    steps = chained(config)
     reuse = config.reuse / STAGES_FOLDER if config.reuse else None
     done: list[Stage] = []
     with run.progress("curate", len(units) + len(steps) + 1, "units") as progress:

@@ -7,37 +7,23 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from regrow.core.config import Config
+from regrow.data.settings.target import TargetConfig
 
 DROP_TOP = 0.10
 KENLM_SUFFIXES = (".arpa", ".bin", ".binary", ".klm")
 
 
-class TargetConfig(Config):
-    """Text of the kind that is wanted: files, or some of the documents themselves."""
+class LearnedTargetConfig(TargetConfig):
+    """The same, and how much of it is learned from."""
 
-    files: tuple[str, ...] = ()
-    """Files, folders or globs, of any kind that a source ``folder`` reads."""
-    where: str | None = None
-    """A condition in SQL on the documents, such as "source = 'wiki' AND language_score > 0.9"."""
     max_bytes: int = Field(default=20_000_000, ge=10_000)
     """UTF-8 bytes to learn from at most: a fixed sample of the texts."""
-
-    @model_validator(mode="after")
-    def _check(self) -> TargetConfig:
-        if self.files and self.where is not None:
-            raise ValueError("files and where are both set; set one of them")
-        return self
-
-    @property
-    def given(self) -> bool:
-        """Whether it names any text."""
-        return bool(self.files) or self.where is not None
 
 
 class PerplexityConfig(Config):
     """Drops documents that a language model finds too strange, or too plain."""
 
-    target: TargetConfig = TargetConfig()
+    target: LearnedTargetConfig = LearnedTargetConfig()
     """What the built-in model learns from; needed unless ``model`` is set."""
     order: int = Field(default=3, ge=1, le=5)
     """Tokens of the built-in model's longest runs."""

@@ -7,30 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from regrow.core.config import Config
+from regrow.data.settings.target import TargetConfig
 
 Share = Annotated[float, Field(gt=0, le=1)]
-
-
-class SelectTargetConfig(Config):
-    """Text of the kind that is wanted: files, or some of the documents themselves."""
-
-    files: tuple[str, ...] = ()
-    """Files, folders or globs, of any kind that a source ``folder`` reads; none of their texts may
-    be among the documents."""
-    where: str | None = None
-    """A condition on columns of earlier steps: "quality = 'High' AND toxicity < 0.3"."""
-
-    @model_validator(mode="after")
-    def _check(self) -> SelectTargetConfig:
-        if self.files and self.where is not None:
-            raise ValueError("files and where are both set; set one of them")
-        return self
 
 
 class SelectConfig(Config):
     """DSIR: documents are drawn by how much likelier their words are in a target."""
 
-    target: SelectTargetConfig = SelectTargetConfig()
+    target: TargetConfig = TargetConfig()
     """What is wanted; needed where the step is used."""
     keep_fraction: Share | dict[str, Share] | None = None
     """Share of the documents that stays, one for all sources or by source; a source that is not

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from regrow.core.registry import Registry
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from regrow.data.condition import Condition
     from regrow.data.config import CurateConfig
     from regrow.data.engine import Frame
 
@@ -29,6 +32,10 @@ class Step(Protocol):
 
     def reads(self) -> tuple[str, ...]:
         """Columns that ``score`` needs beside ``id``, those of earlier steps included."""
+        ...
+
+    def makes(self) -> pa.Schema:
+        """Names and types of the columns that ``score`` gives beside ``id``."""
         ...
 
     def key(self) -> Any:
@@ -66,6 +73,13 @@ class Noting(Protocol):
     def notes(self) -> list[str]:
         """What a reader of the plan should know."""
         ...
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A step that chooses among the documents by their columns."""
+
+    condition: Condition | None
 
 
 class StepClass(Protocol):

@@ -152,6 +152,10 @@ class Attributes:
         """The text."""
         return ("text",)
 
+    def makes(self) -> pa.Schema:
+        """The columns of each attribute."""
+        return pa.schema([field for one in self.told for field in one.fields()])
+
     def key(self) -> Any:
         """The classifiers by their content, and what their labels are called."""
         return [[t.attribute.name, t.id, list(t.labels), t.device] for t in self.told]
@@ -159,14 +163,13 @@ class Attributes:
     def score(self, frame: engine.Frame, folder: Path) -> engine.Frame:
         """``id`` and the columns of each attribute."""
         del folder
-        schema = pa.schema([field for one in self.told for field in one.fields()])
         # What holds a GPU or many threads of its own gains nothing from more processes.
         alone = any(one.device != "cpu" for one in self.told)
         return engine.map_batches(
             frame,
             _Tell(self.told),
             ("text",),
-            schema,
+            self.makes(),
             batch_rows=_BATCH_ROWS,
             processes=not alone,
         )

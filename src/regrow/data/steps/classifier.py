@@ -103,6 +103,10 @@ class ClassifierFilter:
         """The text and its kind."""
         return ("text", "kind")
 
+    def makes(self) -> pa.Schema:
+        """The score."""
+        return _MADE
+
     def key(self) -> Any:
         """The model by its content, or the examples."""
         settings = self.settings

@@ -106,6 +106,10 @@ class Decontaminate:
         """The text."""
         return ("text",)
 
+    def makes(self) -> pa.Schema:
+        """What is shared with the sets."""
+        return _MADE
+
     def key(self) -> Any:
         """The runs that are looked for."""
         return self.index.digest

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from regrow.data import components, engine
 from regrow.data.clusters import WORK, Clusters, cluster_exhibits
 from regrow.data.keep import Keep
@@ -40,6 +42,10 @@ class Exact:
     def reads(self) -> tuple[str, ...]:
         """The text, the source, and what the policy goes by."""
         return tuple(dict.fromkeys(("text", "source", *self.keep.reads())))
+
+    def makes(self) -> pa.Schema:
+        """How many documents a cluster has."""
+        return self.clusters.makes()
 
     def key(self) -> Any:
         """The scope, and whom the clusters keep."""

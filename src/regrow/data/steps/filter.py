@@ -65,6 +65,10 @@ class Filter:
         told = ("language_id",) if self._measure.told else ()
         return ("text", "kind", "language", *told)
 
+    def makes(self) -> pa.Schema:
+        """Every figure, and by what it was measured."""
+        return self._measure.schema()
+
     def key(self) -> Any:
         """The user's own words, the tokenizer, and where languages come from."""
         words = {code: [own.words, own.phrases] for code, own in sorted(self._own.items())}
@@ -74,7 +78,7 @@ class Filter:
         """``id`` and every figure; null where it is one of other kinds of documents, or where the
         language is not known well enough."""
         del folder
-        return engine.map_batches(frame, self._measure, self.reads(), self._measure.schema())
+        return engine.map_batches(frame, self._measure, self.reads(), self.makes())
 
     def judge(self, scores: engine.Frame, folder: Path) -> engine.Frame:
         """The first broken rule, in the order of the rules.

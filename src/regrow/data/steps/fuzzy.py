@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from regrow.core.atomic import read_json
@@ -47,6 +48,10 @@ class Fuzzy:
     def reads(self) -> tuple[str, ...]:
         """The text, the source, and what the policy goes by."""
         return tuple(dict.fromkeys(("text", "source", *self.keep.reads())))
+
+    def makes(self) -> pa.Schema:
+        """How many documents a cluster has."""
+        return self.clusters.makes()
 
     def key(self) -> Any:
         """Everything: whom the clusters keep is part of what is stored."""

@@ -53,6 +53,10 @@ class Language:
         """The text, and what kind of text it is."""
         return ("text", "kind")
 
+    def makes(self) -> pa.Schema:
+        """The language that was told, and how surely."""
+        return _MADE
+
     def key(self) -> Any:
         """Nothing is set that the scores depend on."""
         return {}

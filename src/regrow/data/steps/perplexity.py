@@ -19,6 +19,7 @@ import pyarrow as pa
 from regrow.core.atomic import read_json, sha256_file, write_json
 from regrow.core.errors import ConfigError
 from regrow.data import engine, exhibits
+from regrow.data.condition import Condition
 from regrow.data.example_texts import (
     check_places,
     fixed_sample,
@@ -63,9 +64,9 @@ class Perplexity:
                 "perplexity.target.files to such text, perplexity.target.where to a condition such "
                 "as \"source = 'wiki'\", perplexity.model to a KenLM model, or leave the step out"
             )
-        self._columns: tuple[str, ...] = ()
+        self.condition: Condition | None = None
         if target.where is not None:
-            self._columns = engine.condition(target.where, "perplexity.target.where")[1]
+            self.condition = Condition.read(target.where, "perplexity.target.where")
         check_places(target.files, "perplexity.target.files")
         before = config.steps[: config.steps.index(self.name)] if self.name in config.steps else ()
         self._language = "language_id" if "language" in before else "language"
@@ -73,7 +74,7 @@ class Perplexity:
     @property
     def per_document(self) -> bool:
         """Whether the model is the same whatever the documents are."""
-        return self.settings.target.where is None
+        return self.condition is None
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -82,8 +83,13 @@ class Perplexity:
 
     def reads(self) -> tuple[str, ...]:
         """The text, what groups it, and what the target's condition asks for."""
+        asked = self.condition.columns if self.condition else ()
         own = ("text", "kind", "source", self._language)
-        return tuple(dict.fromkeys((*own, *(c for c in self._columns if c != "id"))))
+        return tuple(dict.fromkeys((*own, *(c for c in asked if c != "id"))))
+
+    def makes(self) -> pa.Schema:
+        """The perplexity, and the group it is compared in."""
+        return _MADE
 
     def key(self) -> Any:
         """The model, or what it is learned from."""
@@ -105,12 +111,12 @@ class Perplexity:
         settings = self.settings
         stamp = ""
         if settings.model is None:
-            where = settings.target.where
             texts = self._texts
-            if where is not None:
-                texts = fixed_sample(texts_where(frame, where), settings.target.max_bytes)
+            if self.condition:
+                chosen = texts_where(frame, self.condition)
+                texts = fixed_sample(chosen, settings.target.max_bytes)
             model, tokens = BuiltIn.fit(
-                texts, settings.order, settings.vocab_size, halves=where is not None
+                texts, settings.order, settings.vocab_size, halves=self.condition is not None
             )
             model.save(folder)
             stamp = f"{texts_digest(texts)} {settings.order} {settings.vocab_size}"

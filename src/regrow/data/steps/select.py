@@ -26,7 +26,6 @@ from regrow.data.condition import Condition
 from regrow.data.example_texts import check_places, texts_in
 from regrow.data.pii import Masker
 from regrow.data.selection import ALL, FEATURES, MADE, Extract, Target, Weigh, count, portions
-from regrow.data.settings.attributes import columns_without_classifier
 from regrow.data.steps.decontaminate import Decontaminate
 from regrow.data.words import Ints
 
@@ -51,8 +50,7 @@ class Select:
         config: ``select``.
 
     Raises:
-        ConfigError: no target or no share, a condition that cannot be, or one on an attribute
-            without a classifier.
+        ConfigError: no target or no share, or a condition that is none.
         InputError: a target that does not exist.
     """
 
@@ -63,7 +61,7 @@ class Select:
     def __init__(self, config: CurateConfig) -> None:
         settings = config.select
         target = settings.target
-        if not target.files and target.where is None:
+        if not target.given:
             raise ConfigError(
                 "steps: 'select' is there, but select.target says nothing; set select.target.files "
                 "or select.target.where, or leave the step out"
@@ -85,9 +83,6 @@ class Select:
         self.condition: Condition | None = None
         if target.where is not None:
             self.condition = Condition.read(target.where, "select.target.where")
-            missing = columns_without_classifier(self.condition.columns, config.attributes)
-            if missing:
-                raise ConfigError("select.target.where cannot be told", missing)
         check_places(target.files, "select.target.files")
         # Text that models are evaluated with must not say what they learn from.
         self.evaluated = Decontaminate(config) if Decontaminate.name in config.steps else None
@@ -115,6 +110,10 @@ class Select:
         asked = self.condition.columns if self.condition else ()
         return tuple(dict.fromkeys(("text", "source", *(c for c in asked if c != "id"))))
 
+    def makes(self) -> pa.Schema:
+        """The group, tokens and log weight."""
+        return MADE
+
     def key(self) -> Any:
         """The target, and what it is compared with."""
         target = self.settings.target.where or self._target.digest
@@ -135,14 +134,11 @@ class Select:
 
         Raises:
             InputError: no target; one with texts that are documents as well, or that hold words of
-                the sets that ``decontaminate`` names; a condition that compares what it cannot.
+                the sets that ``decontaminate`` names.
         """
         work = folder / WORK
         work.mkdir()
-        if self.condition:
-            schema = frame.select(*self.condition.columns).schema().to_pyarrow_schema()
-            self.condition.holds(pa.RecordBatch.from_pylist([], schema))
-        else:
+        if not self.condition:
             self._refuse_evaluated()
         digests = frozenset() if self.condition else self._target.digests
         extract = Extract(self.condition, digests)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from regrow.core.seed import derive
 from regrow.data import engine
 
@@ -158,6 +160,10 @@ class Split:
     def reads(self) -> tuple[str, ...]:
         """What tells files apart, and the text, whose length counts."""
         return ("text", "source", "file")
+
+    def makes(self) -> pa.Schema:
+        """The split."""
+        return pa.schema([("split", pa.string())])
 
     def key(self) -> Any:
         """Shares and seed."""
