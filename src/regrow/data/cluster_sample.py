@@ -22,6 +22,7 @@ from regrow.data import engine
 from regrow.data import stages as staging
 from regrow.data.clusters import CLUSTERS
 from regrow.data.document import GATHERED
+from regrow.data.permutation import mix
 from regrow.data.settings.duplicates import DuplicatesConfig, Highest
 from regrow.data.settings.plan import CuratePlanConfig
 from regrow.data.stages import Alive, Stage
@@ -119,10 +120,7 @@ class Pool:
 
 def _spread(x: np.ndarray) -> np.ndarray:
     """64-bit numbers as evenly spread ones in [0, 1) (SplitMix64)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray((x ^ (x >> np.uint64(31))) / 2**64)
+    return np.asarray(mix(x + np.uint64(0x9E3779B97F4A7C15)) / 2**64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ _ROUNDS = 8
 _MASK64 = (1 << 64) - 1
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix(values: np.ndarray) -> np.ndarray:
     """The finaliser of splitmix64: every bit of the input moves half of the output's bits."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -23,7 +23,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 def _round_keys(key: int) -> list[np.uint64]:
     steps = [(key + (i + 1) * 0x9E3779B97F4A7C15) & _MASK64 for i in range(_ROUNDS)]
-    return list(_mix(np.array(steps, dtype=np.uint64)))
+    return list(mix(np.array(steps, dtype=np.uint64)))
 
 
 def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
@@ -51,9 +51,9 @@ def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
         low, high = current & low_mask, current >> low_bits
         for number, round_key in enumerate(keys):
             if number % 2:
-                low ^= _mix(high + round_key) & low_mask
+                low ^= mix(high + round_key) & low_mask
             else:
-                high ^= _mix(low + round_key) & high_mask
+                high ^= mix(low + round_key) & high_mask
         values[walking] = (high << low_bits) | low
         walking = values >= np.uint64(size)
     return values.astype(np.int64)

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-# Odd constants of good spread; what matters is that they never change.
+from regrow.data.permutation import mix
+from regrow.data.words import batches
+
+# An odd constant of good spread; what matters is that it never changes.
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+_INVERSE = np.uint64(pow(int(_MULTIPLIER), -1, 1 << 64))
 _SPACE, _MARK, _WORD = 0, 1, 2
-_BATCH_CHARACTERS = 1 << 19
 
 VERSION = 1
 MAX_BUCKETS = 1 << 24
@@ -48,7 +49,7 @@ class Hashing:
         """
         from scipy.sparse import csr_matrix, vstack
 
-        parts = [self._batch(batch) for batch in _batches(texts)]
+        parts = [self._batch(texts[chosen]) for chosen in batches(texts)]
         if not parts:
             return csr_matrix((0, self.buckets))
         return vstack(parts, format="csr") if len(parts) > 1 else parts[0]
@@ -81,28 +82,7 @@ class Hashing:
         return csr_matrix((np.concatenate(values), entries), shape=(len(texts), self.buckets))
 
     def _bucket(self, codes: np.ndarray) -> np.ndarray:
-        return (_mixed(codes) & np.uint64(self.buckets - 1)).astype(np.int64)
-
-
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _mixed(codes: np.ndarray) -> np.ndarray:
-    """The finisher of splitmix64: every bit of the input reaches the low bits."""
-    codes = (codes ^ (codes >> np.uint64(30))) * _MIX_1
-    codes = (codes ^ (codes >> np.uint64(27))) * _MIX_2
-    mixed: np.ndarray = codes ^ (codes >> np.uint64(31))
-    return mixed
+        return (mix(codes) & np.uint64(self.buckets - 1)).astype(np.int64)
 
 
 @cache
@@ -140,21 +120,19 @@ def _code_points(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(raw, np.uint32), np.repeat(np.arange(len(texts), dtype=np.int32), sizes)
 
 
-def _prefix_hashes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rolling sums that give the hash of any run: ``(C + 1,)`` sums and ``(C + 1,)`` powers."""
-    powers = np.ones(len(points) + 1, np.uint64)
-    powers[1:] = _MULTIPLIER
-    powers = np.multiply.accumulate(powers)
-    sums = np.zeros(len(points) + 1, np.uint64)
-    np.cumsum((points.astype(np.uint64) + np.uint64(1)) * powers[:-1], out=sums[1:])
-    return sums, powers
-
-
-def _inverse_powers(count: int) -> np.ndarray:
-    inverse = np.uint64(pow(int(_MULTIPLIER), -1, 1 << 64))
-    powers = np.full(count, inverse, np.uint64)
+def _powers(base: np.uint64, count: int) -> np.ndarray:
+    """``(count,)`` powers from the 0th on."""
+    powers = np.full(count, base, np.uint64)
     powers[:1] = 1
     return np.multiply.accumulate(powers)
+
+
+def _prefix_sums(points: np.ndarray) -> np.ndarray:
+    """``(C + 1,)`` rolling sums that give the hash of any run."""
+    sums = np.zeros(len(points) + 1, np.uint64)
+    wide = points.astype(np.uint64) + np.uint64(1)
+    np.cumsum(wide * _powers(_MULTIPLIER, len(points)), out=sums[1:])
+    return sums
 
 
 def _character_grams(
@@ -185,10 +163,10 @@ def _word_grams(
     starts, ends = starts[word], ends[word]
     if not len(starts):
         return
-    sums, _ = _prefix_hashes(points)
+    sums = _prefix_sums(points)
     # A word's hash must not depend on where it stands: its sum is moved back to the beginning.
-    codes = (sums[ends] - sums[starts]) * _inverse_powers(len(points))[starts]
-    codes = _mixed(codes + (ends - starts).astype(np.uint64))
+    codes = (sums[ends] - sums[starts]) * _powers(_INVERSE, len(points))[starts]
+    codes = mix(codes + (ends - starts).astype(np.uint64))
     rows = row_of[starts]
     for length in lengths:
         count = len(codes) - length + 1
@@ -197,6 +175,6 @@ def _word_grams(
         # Far from the codes of characters, which begin with their length.
         joined = np.full(count, 1 << 40 | length, np.uint64)
         for offset in range(length):
-            joined = _mixed(joined * _MULTIPLIER + codes[offset : offset + count])
+            joined = mix(joined * _MULTIPLIER + codes[offset : offset + count])
         inside = rows[:count] == rows[length - 1 :]
         yield rows[:count][inside], joined[inside]
