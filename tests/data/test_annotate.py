@@ -25,6 +25,7 @@ from regrow.data.jobs import annotate
 from regrow.data.settings.annotate import AnnotateConfig
 from regrow.grow.execute import execute
 from regrow.io.endpoint import BudgetError, RefusedError
+from regrow.io.jsonl import write_jsonl
 from regrow.io.parquet import TableWriter
 from tests.io.chat_server import Answer, completion, serving
 
@@ -78,7 +79,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def test_labels_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     pairs = [text_of(number) for number in range(120)]
-    file.write_text("".join(json.dumps({"text": t, "label": x.lower()}) + "\n" for t, x in pairs))
+    write_jsonl(file, ({"text": t, "label": x.lower()} for t, x in pairs))
     result = execute(VERB, settings(labels=str(file)), tmp_path / "run", quiet=True)
     assert result["labels"] == {"High": 60, "Low": 60}
     assert result["held_out"]["texts"] == 24
@@ -105,7 +106,7 @@ def test_labels_by_id_and_of_an_earlier_run(documents: Path, tmp_path: Path) -> 
         {"id": f"{n:04d}", "label": text_of(n)[1], "by": "someone"} for n in range(100)
     ]
     rows.append({"id": "0101", "label": None, "error": "no reply"})
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(file, rows)
     result = execute(
         VERB, settings(labels=str(file), documents=str(documents)), tmp_path / "run", quiet=True
     )
@@ -181,11 +182,7 @@ def test_an_endpoint_labels_and_a_killed_run_asks_nothing_twice(
     rows = lines(tmp_path / "run" / "replies.jsonl")
     assert len({row["request"] for row in rows}) == len(rows) == 101
     assert asked == 101 + 2  # 100 documents, one asked again, one 500, one 404
-    labelled: dict[str, Any] = {}
-    for line in (tmp_path / "run" / "labels.jsonl").read_text().splitlines():
-        if line.endswith("}"):
-            record = json.loads(line)
-            labelled[record["id"]] = record
+    labelled = {row["id"]: row for row in lines(tmp_path / "run" / "labels.jsonl")}
     assert len(labelled) == 100
     assert "held" not in labelled
     assert {record["by"] for record in labelled.values()} == {"endpoint tiny"}
@@ -298,12 +295,8 @@ def test_ctrl_c_keeps_what_is_labelled(documents: Path, tmp_path: Path) -> None:
 def test_a_classifier_below_the_floor_is_not_exported(tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     random = np.random.Generator(np.random.PCG64(0))
-    file.write_text(
-        "".join(
-            json.dumps({"text": text_of(n)[0], "label": str(random.choice(["High", "Low"]))}) + "\n"
-            for n in range(200)
-        )
-    )
+    labels = random.choice(["High", "Low"], 200).tolist()
+    write_jsonl(file, ({"text": text_of(n)[0], "label": labels[n]} for n in range(200)))
     values = settings(labels=str(file), min_macro_f1=0.75)
     with pytest.raises(
         RunError, match=r"not exported: its macro-F1 .* below min_macro_f1 0.75"
@@ -320,11 +313,11 @@ def test_rare_classes_are_left_out_and_one_class_is_refused(tmp_path: Path) -> N
     file = tmp_path / "labels.jsonl"
     rows = [{"text": text_of(n)[0], "label": text_of(n)[1]} for n in range(60)]
     rows += [{"text": f"between {n}", "label": "Medium"} for n in range(4)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(file, rows)
     result = execute(VERB, settings(labels=str(file)), tmp_path / "run", quiet=True)
     assert result["left_out"] == {"Medium": 4}
     assert result["classes"] == ["High", "Low"]
-    file.write_text("".join(json.dumps({**row, "label": "High"}) + "\n" for row in rows))
+    write_jsonl(file, ({**row, "label": "High"} for row in rows))
     with pytest.raises(RunError, match="needs two classes"):
         execute(VERB, settings(labels=str(file)), tmp_path / "one", quiet=True)
 
@@ -332,7 +325,7 @@ def test_rare_classes_are_left_out_and_one_class_is_refused(tmp_path: Path) -> N
 def test_a_model_labels(documents: Path, tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     rows = [{"text": text_of(n)[0], "label": text_of(n)[1]} for n in range(1000, 1060)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_jsonl(file, rows)
     execute(VERB, settings(labels=str(file)), tmp_path / "teacher", quiet=True)
     values = settings(documents=str(documents), model=str(tmp_path / "teacher"), sample=60)
     result = execute(VERB, values, tmp_path / "run", quiet=True)

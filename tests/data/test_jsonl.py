@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regrow.io.jsonl import read_jsonl, write_jsonl
+from regrow.io.jsonl import open_to_add, read_jsonl, write_jsonl
 
 
 def test_reads_what_it_wrote(tmp_path: Path) -> None:
@@ -71,3 +71,12 @@ def test_any_bytes_are_read_to_the_end(tmp_path: Path, raw: bytes) -> None:
     found = list(read_jsonl(path))
     assert found[-1].value == {"text": "last"}
     assert all((line.value is None) == bool(line.error) for line in found)
+
+
+def test_a_growing_file_loses_the_line_that_was_cut_short_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.jsonl"
+    for number in range(3):
+        with open_to_add(path) as file:
+            file.write(b'{"n": %d}\n{"torn' % number)
+    with open_to_add(path):
+        assert [line.value for line in read_jsonl(path)] == [{"n": 0}, {"n": 1}, {"n": 2}]

@@ -102,6 +102,18 @@ def read_lines(
         yield Line(number + 1, None, f"unreadable from here on ({error})")
 
 
+def open_to_add(path: Path) -> BinaryIO:
+    """A file that only grows, made where it is missing; a line that a kill cut short is taken off.
+
+    Whoever reads what is there opens it first: what is read is then what stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+b")
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+    return file
+
+
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
     lines = (json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from regrow.io.hf import printable
-from regrow.io.jsonl import read_jsonl
+from regrow.io.jsonl import open_to_add, read_jsonl
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -38,10 +37,7 @@ class Reply:
 
 
 class ReplyCache:
-    """Replies by the hash of their request, in a file that only grows.
-
-    A line that a kill cut short is passed over, and the next one begins on a line of its own.
-    """
+    """Replies by the hash of their request, in a file that only grows."""
 
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.Lock()
@@ -49,13 +45,9 @@ class ReplyCache:
         self._file = None
         if path is None:
             return
-        if path.exists():
-            for line in read_jsonl(path):
-                self._take(line.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        if self._file.tell() and not _ends_a_line(path):
-            self._file.write(b"\n")
+        self._file = open_to_add(path)
+        for line in read_jsonl(path):
+            self._take(line.value)
 
     def _take(self, value: dict[str, Any] | None) -> None:
         try:
@@ -81,12 +73,6 @@ class ReplyCache:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def _ends_a_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 def parse_reply(text: str, schema: type[S]) -> S:

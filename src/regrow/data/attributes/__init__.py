@@ -5,8 +5,9 @@ of a long document that are read (``windows.py``), a linear classifier over hash
 (``features.py``, ``linear.py``), any Hugging Face sequence classifier (``sequence.py``), what
 labels documents to learn from (``annotators.py``, ``ranker.py``), and the figures of a classifier
 (``measures.py``).
-May touch: ``core``, ``io``, settings, what hashes and batches texts, NumPy; SciPy and scikit-learn for training; torch and transformers in
-``sequence.py`` and ``ranker.py`` alone, on first use.
+May touch: ``core``, ``io``, settings, ``words.py`` and ``permutation.py``, NumPy; SciPy and
+scikit-learn for training; torch and transformers in ``sequence.py`` and ``ranker.py`` alone, on
+first use.
 To add a kind of classifier: a file with a class that satisfies :class:`Classifier`, and its line
 in :func:`open_classifier`.
 """

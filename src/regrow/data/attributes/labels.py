@@ -14,14 +14,14 @@ from regrow.core.run import Run
 from regrow.data.attributes.annotators import Annotator
 from regrow.data.attributes.examples import Example
 from regrow.io.endpoint import ReplyError
-from regrow.io.jsonl import read_jsonl
+from regrow.io.jsonl import open_to_add, read_jsonl
 
 LABELS = "labels.jsonl"
 _FAILURES_ALLOWED = 5  # whatever the share, so that one bad reply of three ends nothing
 
 
 class Labels:
-    """Labels by document, in a file that only grows; a line that a kill cut short does not count.
+    """Labels by document, in a file that only grows.
 
     Args:
         path: ``labels.jsonl``.
@@ -32,14 +32,10 @@ class Labels:
         self.labels: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self.by = by
-        if path.exists():
-            for line in read_jsonl(path):
-                if line.value is not None and isinstance(line.value.get("id"), str):
-                    self._take(line.value["id"], line.value.get("label"), line.value.get("error"))
-        whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-        self._file = path.open("a", encoding="utf-8")
-        if not whole:
-            self._file.write("\n")
+        self._file = open_to_add(path)
+        for line in read_jsonl(path):
+            if line.value is not None and isinstance(line.value.get("id"), str):
+                self._take(line.value["id"], line.value.get("label"), line.value.get("error"))
 
     def _take(self, name: str, label: Any, error: Any) -> None:
         if isinstance(label, str):
@@ -53,7 +49,7 @@ class Labels:
         record = {"id": name, "label": label, "by": self.by}
         if error is not None:
             record["error"] = error
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
 
     def close(self) -> None:
