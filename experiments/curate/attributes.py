@@ -30,7 +30,7 @@ from regrow.core.config import load_config
 from regrow.core.errors import RunError
 from regrow.core.run import Run
 from regrow.data.attributes.linear import train
-from regrow.data.attributes.measures import evaluate, softmax
+from regrow.data.attributes.measures import calibration_error, evaluate, softmax
 from regrow.data.jobs import annotate
 from regrow.data.settings.annotate import AnnotateConfig
 
@@ -81,7 +81,7 @@ def elsewhere(inside: Sequence[Text], outside: Sequence[Text], seed: int) -> Fig
     return {
         "refused": found["macro_f1"] < FLOOR,
         **{k: found[k] for k in ("texts", "accuracy", "macro_f1", "ece", "f1")},
-        "ece_uncalibrated": evaluate(softmax(logits), truth, made.labels)["ece"],
+        "ece_uncalibrated": calibration_error(softmax(logits), truth)[0],
         "majority_macro_f1": found["majority"]["macro_f1"],
         "held_out_by": "origin",
         "classes": len(made.labels),

@@ -5,11 +5,9 @@ from __future__ import annotations
 import codecs
 import importlib.util
 import re
-from typing import Literal
 
 from regrow.core.errors import ConfigError
-
-Extractor = Literal["resiliparse", "trafilatura"]
+from regrow.data.settings.sources import Extractor
 
 MAX_PAGE_BYTES = 8 << 20
 # The time for nested blocks grows with the square of their depth: 0.04 s at 2,000, 4 s at 20,000.

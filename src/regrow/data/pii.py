@@ -73,7 +73,7 @@ _TOP_LEVEL = re.compile(
     "care|law|legal|bank|finance|energy|earth|eco|club|social|community|berlin|london|paris|wien|"
     "hamburg|koeln|bayern|tokyo|nyc"
 )
-# ``icon@2x.png`` and the like.
+# Suffixes of files that are countries too: ``logo@2x.md``.
 _FILE_SUFFIXES = frozenset(("js", "ts", "py", "md", "rs", "sh", "so", "gz", "cc", "hh"))
 
 _FOUR_ANCHOR = re.compile(r"\.\d{1,3}\.\d{1,3}\.\d", re.ASCII)

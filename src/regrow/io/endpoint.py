@@ -33,7 +33,7 @@ S = TypeVar("S", bound=BaseModel)
 MAX_REPLY_BYTES = 8 << 20
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 120.0
-_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_RETRIED = {408, 409, 425, 429}  # and all from 500 on
 
 
 class EndpointError(RunError):

@@ -187,7 +187,7 @@ def _matched(
         yield example, words[labels[example.id]]
 
 
-def groups(examples: Sequence[Example], labels: Sequence[str], least: int) -> list[str]:
+def groups(examples: Sequence[Example], labels: Sequence[str], least: int) -> tuple[str, list[str]]:
     """What stays together when some are held out: files, where each class has enough of them.
 
     Args:
@@ -196,14 +196,15 @@ def groups(examples: Sequence[Example], labels: Sequence[str], least: int) -> li
         least: files that each class needs; with fewer, each text stands for itself.
 
     Returns:
-        ``(N,)`` names; the same text always has the same one where they stand for themselves.
+        ``file`` or ``text``, and ``(N,)`` names; the same text always has the same one where they
+        stand for themselves.
     """
     files: dict[str, set[str]] = {}
     for example, label in zip(examples, labels, strict=True):
         files.setdefault(label, set()).add(example.file)
     if all(len(names - {""}) >= least for names in files.values()):
-        return [f"file {example.file}" for example in examples]
-    return [
+        return "file", [f"file {example.file}" for example in examples]
+    return "text", [
         "text " + hashlib.blake2b(" ".join(e.text.split()).encode("utf-8", "replace")).hexdigest()
         for e in examples
     ]

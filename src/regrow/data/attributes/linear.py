@@ -36,7 +36,7 @@ MAX_CLASSES = 1024
 MAX_BYTES = 2 << 30
 _CALIBRATION_SHARE = 0.2
 _ITERATIONS = 500
-STRENGTH = 30.0
+_STRENGTH = 30.0  # inverse of the L2 penalty, scikit-learn's C
 DEFAULT_HASHING = Hashing()
 
 
@@ -229,7 +229,6 @@ def train(
     labels: Sequence[str],
     *,
     hashing: Hashing = DEFAULT_HASHING,
-    strength: float = STRENGTH,
     seed: int = 0,
     facts: dict[str, Any] | None = None,
     order: Sequence[str] = (),
@@ -245,7 +244,6 @@ def train(
         texts: ``(N,)``; of a long one every window counts as an example.
         labels: ``(N,)`` their classes, at least two.
         hashing: how a text becomes a row; by default words of 1 and 2, characters of 3 and 4.
-        strength: inverse of the L2 penalty (scikit-learn's ``C``).
         seed: of the fifth.
         facts: kept in ``classifier.json``.
         order: the classes in the order of the outputs; by default sorted.
@@ -273,12 +271,12 @@ def train(
         Calibration(),
         dict(facts or {}),
     )
-    part = _fit(untrained, rows.of(~left_out), strength)
+    part = _fit(untrained, rows.of(~left_out))
     unseen = rows.of(left_out)
     calibration = fit_calibration(
         averaged(part.row_logits(unseen.matrix), unseen.windows), unseen.truth
     )
-    return replace(_fit(untrained, rows, strength), calibration=calibration)
+    return replace(_fit(untrained, rows), calibration=calibration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,7 +326,7 @@ def drawn_from_each(
     return chosen
 
 
-def _fit(start: LinearClassifier, rows: _Rows, strength: float) -> LinearClassifier:
+def _fit(start: LinearClassifier, rows: _Rows) -> LinearClassifier:
     """``start`` with weights; classes weigh alike, and the texts of one, and a text's windows."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -338,7 +336,7 @@ def _fit(start: LinearClassifier, rows: _Rows, strength: float) -> LinearClassif
     used = np.unique(rows.matrix.indices).astype(np.int32)
     share = len(rows.truth) / classes / np.bincount(rows.truth)
     weight = share[rows.truth] / rows.windows
-    model = LogisticRegression(C=strength, max_iter=_ITERATIONS)
+    model = LogisticRegression(C=_STRENGTH, max_iter=_ITERATIONS)
     # One thread: more would add up in another order. A fit that is cut short is still a classifier,
     # whose figures on held-out texts say what it is worth.
     with threadpool_limits(1), warnings.catch_warnings():

@@ -154,7 +154,8 @@ def evaluate(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[str]
         truth), ``ece``, ``reliability`` by bin, ``log_loss`` (nats), and ``majority``: accuracy
         and macro-F1 of always saying the commonest class.
     """
-    table = confusion(truth, probabilities.argmax(axis=1), len(labels))
+    found = probabilities.argmax(axis=1)
+    table = confusion(truth, found, len(labels))
     f1 = f1_by_class(table)
     met = table.sum(axis=1) > 0
     error, reliability = calibration_error(probabilities, truth)
@@ -165,9 +166,7 @@ def evaluate(probabilities: np.ndarray, truth: np.ndarray, labels: Sequence[str]
         "texts": len(truth),
         "accuracy": float(np.trace(table) / len(truth)),
         "macro_f1": float(f1[met].mean()),
-        "macro_f1_interval": list(
-            macro_f1_interval(truth, probabilities.argmax(axis=1), len(labels))
-        ),
+        "macro_f1_interval": list(macro_f1_interval(truth, found, len(labels))),
         "f1": {label: float(value) for label, value in zip(labels, f1, strict=True)},
         "confusion": table.tolist(),
         "ece": error,

@@ -35,7 +35,7 @@ from regrow.data.attributes.features import Hashing
 from regrow.data.attributes.kinds import Attribute, get_attribute
 from regrow.data.attributes.labels import LABELS, Labels, label_all
 from regrow.data.attributes.linear import LinearClassifier, drawn_from_each, train
-from regrow.data.attributes.measures import evaluate, softmax
+from regrow.data.attributes.measures import calibration_error, evaluate, softmax
 from regrow.data.attributes.prompt import Prompt
 from regrow.data.settings.annotate import SAMPLE, AnnotateConfig
 from regrow.io.endpoint import Endpoint
@@ -223,7 +223,7 @@ def _learn(
         )
     pairs = [pair for pair in pairs if pair[1] in kept]
     examples, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    together = groups(examples, labels, _LEAST_FILES)
+    by, together = groups(examples, labels, _LEAST_FILES)
     truth = np.array([kept.index(label) for label in labels], np.int64)
     held = drawn_from_each(truth, config.holdout, config.seed, together)
     inside, outside = np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
@@ -231,7 +231,6 @@ def _learn(
         [examples[i].text for i in inside],
         [labels[i] for i in inside],
         hashing=Hashing(config.buckets),
-        strength=config.strength,
         seed=config.seed,
         order=kept,
         groups=[together[i] for i in inside],
@@ -253,7 +252,7 @@ def _learn(
         "labels": {label: counts[label] for label in order},
         "left_out": left_out,
         "trained_documents": len(inside),
-        "held_out_by": together[0].split(" ")[0] if together else "text",
+        "held_out_by": by,
         "held_out": figures,
         "calibration": {
             "scale": classifier.calibration.scale,
@@ -269,8 +268,7 @@ def _figures(
 ) -> dict[str, Any]:
     logits = classifier.logits(texts)
     figures = evaluate(softmax(classifier.calibration(logits)), truth, classifier.labels)
-    plain = evaluate(softmax(logits), truth, classifier.labels)
-    return {**figures, "ece_uncalibrated": plain["ece"]}
+    return {**figures, "ece_uncalibrated": calibration_error(softmax(logits), truth)[0]}
 
 
 def _require_floor(figures: dict[str, Any], floor: float, folder: Path) -> None:

@@ -38,8 +38,6 @@ class AnnotateConfig(Config):
     """Share of each class that the classifier is not trained on, but measured."""
     min_macro_f1: float = Field(default=0.6, ge=0, le=1)
     """Macro-F1 on the held-out share below which the classifier is not exported."""
-    strength: float = Field(default=30.0, gt=0)
-    """How closely the classifier follows its examples (inverse of the L2 penalty)."""
     buckets: int = Field(default=1 << 18, ge=1 << 10, le=1 << 24)
     """Columns that n-grams are hashed into; a power of two."""
     seed: int = Field(default=0, ge=0)

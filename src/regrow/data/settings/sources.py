@@ -11,6 +11,7 @@ from regrow.core.config import Config
 
 PythonDomain = Literal["code", "docstrings", "reference", "packages"]
 PYTHON_DOMAINS: tuple[PythonDomain, ...] = ("code", "docstrings", "reference", "packages")
+Extractor = Literal["resiliparse", "trafilatura"]
 
 
 class PythonSource(Config):
@@ -76,7 +77,7 @@ class FolderSource(Config):
     """Names of the fields of ``.jsonl`` and ``.parquet``."""
     content: Literal["prose", "web", "code", "reference", "legal"] = "prose"
     """The kind of text; what is ``code`` is never taken for a page to extract text from."""
-    extractor: Literal["resiliparse", "trafilatura"] = "resiliparse"
+    extractor: Extractor = "resiliparse"
     """What takes the main text out of HTML; ``trafilatura`` needs the extra ``[extract]``."""
     encoding: Encoding = None
     """Of plain text, and of pages that declare none; null: UTF-8, and detected for pages."""

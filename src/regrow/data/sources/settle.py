@@ -54,8 +54,8 @@ def settle(source: str, tables: Sequence[Path], max_bytes: int | None) -> Settle
         max_bytes: of UTF-8 text; None for all.
 
     Returns:
-        The rows that stay, and those that do not with their reasons, in the order of their ids.
-        Holds 16 bytes a document, 24 with a cap.
+        The rows that stay, and those that do not with their reasons. Holds 16 bytes a document, 24
+        with a cap.
     """
     numbers = [_ids(path, sized=max_bytes is not None) for path in tables]
     ids = np.concatenate([np.empty(0, "S16"), *(ids for ids, _ in numbers)])
@@ -79,7 +79,6 @@ def settle(source: str, tables: Sequence[Path], max_bytes: int | None) -> Settle
             Rejected(source, row["file"], 0, OVER_CAP, known_id=row["id"])
             for _, row in _rows(tables, starts, over, ["id", "file"])
         )
-    rejected.sort(key=lambda item: (item.id, item.record))
     return Settled([keep[a:b] for a, b in pairwise(starts)], rejected)
 
 
