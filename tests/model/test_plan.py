@@ -99,6 +99,24 @@ def test_memory_and_times() -> None:
     assert plan["training_hours_per_billion_tokens"] == pytest.approx(hours)
 
 
+@pytest.mark.parametrize(
+    ("sequences", "seconds", "devices", "utilisation"),
+    [(384, 0.57, 768, 34.15), (768, 0.58, 1536, 33.56), (1152, 0.64, 2304, 30.41)],
+)
+def test_utilisation_of_a_measured_step(
+    sequences: int, seconds: float, devices: int, utilisation: float
+) -> None:
+    """The arithmetic of Nemotron-4 15B, whose report (table 2) says 34.3, 33.3 and 30.5 %."""
+    settings = PlanConfig(
+        preset="nemotron4-15b", step_seconds=seconds, step_sequences=sequences, devices=devices
+    )
+    figures = shape_plan(settings).figures
+    assert round(100 * figures["mfu"], 2) == utilisation
+    assert figures["mfu_causal"] < figures["mfu"]
+    assert figures["tokens_per_second"] == pytest.approx(sequences * 4096 / seconds)
+    assert "mfu" not in shape_plan(PlanConfig(preset="nemotron4-15b")).figures
+
+
 def test_what_a_plan_says_and_refuses() -> None:
     order = shape_plan(PlanConfig(layers=4, pattern="-M*-", hidden_size=64))
     assert any("does not begin with M" in note for note in order.notes)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from regrow.model.presets import PRESETS
-from regrow.model.shapes import flops_per_token
-from regrow.train.metrics import Window, mfu, sources_read, speed
+from regrow.model.shapes import flops_per_token, mfu
+from regrow.train.metrics import Window, sources_read, speed
 from tests.train.fakes import FakeLoader
 
 

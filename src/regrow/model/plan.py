@@ -44,6 +44,12 @@ class PlanConfig(ShapeConfig):
     """Bytes per second of the device's memory; by default an H100's."""
     utilisation: float = Field(default=0.4, gt=0, le=1)
     """Share of peak_flops that training reaches."""
+    step_seconds: float | None = Field(default=None, gt=0)
+    """Seconds that a training step took somewhere: the plan then tells its utilisation (mfu)."""
+    step_sequences: int = Field(default=1, gt=0)
+    """Sequences of that step, on all devices together."""
+    devices: int = Field(default=1, gt=0)
+    """Devices that it ran on."""
 
 
 def shape_plan(config: PlanConfig) -> Plan:
@@ -80,6 +86,8 @@ def shape_plan(config: PlanConfig) -> Plan:
         )
     name = config.preset or f"{model.layers} layers of width {model.hidden_size}"
     figures = _shape(model) | _costs(model, sequence, config)
+    if config.step_seconds is not None:
+        figures |= _utilisation(figures, config.step_seconds, config)
     if not model.is_transformer:
         twin = equal_transformer(model)
         figures["crossover_tokens"] = shapes.crossover_tokens(model, twin)
@@ -127,6 +135,20 @@ def _shape(model: ModelConfig) -> dict[str, Any]:
         "parameters": shapes.parameters(model),
         "non_embedding_parameters": shapes.non_embedding_parameters(model),
         "export": f"{model.layout}: {'; '.join(broken)}" if broken else model.layout,
+    }
+
+
+def _utilisation(
+    figures: dict[str, Any], step_seconds: float, config: PlanConfig
+) -> dict[str, float]:
+    """What a step that took so long makes of the devices."""
+    rate = config.step_sequences * figures["sequence"] / step_seconds
+    return {
+        "tokens_per_second": rate,
+        "mfu": shapes.mfu(figures["flops_per_token"], rate, config.peak_flops, config.devices),
+        "mfu_causal": shapes.mfu(
+            figures["flops_per_token_causal"], rate, config.peak_flops, config.devices
+        ),
     }
 
 

@@ -190,3 +190,20 @@ def crossover_tokens(config: ModelConfig, other: ModelConfig, bytes: int = 2) ->
 def weight_bytes(config: ModelConfig, bytes: int = 2) -> int:
     """Bytes of all weights at ``bytes`` each."""
     return parameters(config) * bytes
+
+
+def mfu(
+    flops_per_token: float, tokens_per_second: float, peak_flops: float, devices: int = 1
+) -> float:
+    """Model FLOPs utilisation, in [0, 1].
+
+    Args:
+        flops_per_token: forward and backward, attention not halved, recomputation not counted
+            (:func:`flops_per_token`).
+        tokens_per_second: of all devices together.
+        peak_flops: of one device, in FLOP per second at the precision of the run.
+        devices: how many.
+
+    Source: this convention reproduces table 2 of Nemotron-4 15B (arXiv 2402.16819).
+    """
+    return flops_per_token * tokens_per_second / (peak_flops * devices)

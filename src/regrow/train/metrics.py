@@ -6,24 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from regrow.model.shapes import mfu
 from regrow.train.objective import Loader, Sum
-
-
-def mfu(
-    flops_per_token: float, tokens_per_second: float, peak_flops: float, devices: int = 1
-) -> float:
-    """Model FLOPs utilisation, in [0, 1].
-
-    Args:
-        flops_per_token: forward and backward, attention not halved, recomputation not counted
-            (:func:`regrow.model.shapes.flops_per_token`).
-        tokens_per_second: of all devices together.
-        peak_flops: of one device, in FLOP per second at the precision of the run.
-        devices: how many.
-
-    Source: this convention reproduces table 2 of Nemotron-4 15B (arXiv 2402.16819).
-    """
-    return flops_per_token * tokens_per_second / (peak_flops * devices)
 
 
 def speed(
@@ -37,7 +21,7 @@ def speed(
 
     Args:
         tokens_per_second: of all devices together.
-        flops_per_token: as in :func:`mfu`; 0 if unknown.
+        flops_per_token: as in :func:`regrow.model.shapes.mfu`; 0 if unknown.
         flops_per_token_causal: with half of attention's products; 0 if unknown.
         peak_flops: of one device; 0 if unknown.
         devices: how many.
