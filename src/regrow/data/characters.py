@@ -8,6 +8,7 @@ their own, so that a character is counted once and a blank of several bytes is b
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -64,19 +65,42 @@ def class_of(character: str) -> int:
 
 
 @cache
-def _bytes_table() -> bytes:
-    """Classes of the single bytes; those of longer characters are put in afterwards."""
-    table = bytearray(256)
-    for point in range(0x80):
-        table[point] = class_of(chr(point))
-    return bytes(table)
-
-
-@cache
-def _plane() -> Codes:
-    """Classes of the first 65,536 code points; surrogates are in no UTF-8."""
+def _tables(class_of: Callable[[str], int]) -> tuple[bytes, Codes]:
+    """Classes of the single bytes, and of the first 65,536 code points."""
+    # Surrogates are in no UTF-8.
     points = (chr(point) if not 0xD800 <= point < 0xE000 else "?" for point in range(0x10000))
-    return np.fromiter(map(class_of, points), np.uint8, 0x10000)
+    plane = np.fromiter(map(class_of, points), np.uint8, 0x10000)
+    return bytes(plane[:0x80]) + bytes(0x80), plane
+
+
+def look_up(
+    data: bytes, class_of: Callable[[str], int]
+) -> tuple[Codes, npt.NDArray[np.intp], Codes]:
+    """A class of each character of valid UTF-8.
+
+    Args:
+        data: ``(N,)`` bytes.
+        class_of: of one character, below 256; a function of a module.
+
+    Returns:
+        ``(N,)`` classes at the first byte of each character, 0 at those that go on with one;
+        where the characters of several bytes begin, and their sizes.
+    """
+    single, plane = _tables(class_of)
+    codes = np.frombuffer(bytearray(data).translate(single), np.uint8)
+    if data.isascii():
+        return codes, np.empty(0, np.intp), np.empty(0, np.uint8)
+    raw = np.frombuffer(data, np.uint8)
+    first = np.flatnonzero(raw >= 0xC0)
+    points, sizes = _decoded(raw, first)
+    wide = points >= 0x10000
+    found = plane[np.where(wide, 0, points)]
+    if wide.any():
+        rare, where = np.unique(points[wide], return_inverse=True)
+        classes = np.array([class_of(chr(point)) for point in rare.tolist()], np.uint8)
+        found[wide] = classes[where]
+    codes[first] = found
+    return codes, first, sizes
 
 
 def classify(data: bytes) -> tuple[Codes, bool]:
@@ -88,28 +112,16 @@ def classify(data: bytes) -> tuple[Codes, bool]:
     Returns:
         ``(N,)`` classes, and whether all of it is ASCII.
     """
-    codes = np.frombuffer(bytearray(data).translate(_bytes_table()), np.uint8)
-    if data.isascii():
-        return codes, True
-    raw = np.frombuffer(data, np.uint8)
-    first = np.flatnonzero(raw >= 0xC0)
-    points, sizes = decoded(raw, first)
-    wide = points >= 0x10000
-    found = _plane()[np.where(wide, 0, points)]
-    if wide.any():
-        rare, where = np.unique(points[wide], return_inverse=True)
-        classes = np.array([class_of(chr(point)) for point in rare.tolist()], np.uint8)
-        found[wide] = classes[where]
-    codes[first] = found
-    blank = found == BLANK
+    codes, first, sizes = look_up(data, class_of)
+    blank = codes[first] == BLANK
     if blank.any():
         for offset in (1, 2, 3):
             longer = blank & (sizes > offset)
             codes[first[longer] + offset] = BLANK_GOES_ON
-    return codes, False
+    return codes, not len(first)
 
 
-def decoded(raw: Codes, first: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int32], Codes]:
+def _decoded(raw: Codes, first: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.int32], Codes]:
     """Code points of the characters of several bytes that begin at ``first``, and their sizes."""
     lead = raw[first]
     sizes = (2 + (lead >= 0xE0) + (lead >= 0xF0)).astype(np.uint8)

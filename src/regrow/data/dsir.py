@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from regrow.data.characters import decoded
-from regrow.data.words import Hashes, Ints, batches, hash_pieces, joined_hashes
+from regrow.data.characters import look_up
+from regrow.data.words import Hashes, Ints, batches, hash_pieces, in_a_row, joined_hashes
 
 BUCKETS = 10_000
 #: Added to every probability before its logarithm.
@@ -82,12 +81,9 @@ class Hasher:
 
     def _of(self, texts: Sequence[str]) -> tuple[Buckets, Ints]:
         """Buckets of a few texts, and how many each has."""
-        encoded = [text.lower().encode() for text in texts]
-        # Eight more bytes, so that eight can be read from any place.
-        data = b"\n".join([b"", *encoded, b"\n" * 8])
+        data, begins, _ = in_a_row(text.lower() for text in texts)
         starts, ends = _edges(_classes(data))
-        breaks = np.cumsum([0, *(len(text) + 1 for text in encoded)])
-        tokens = np.diff(np.searchsorted(starts, breaks))
+        tokens = np.diff(np.append(np.searchsorted(starts, begins), len(starts)))
         last = np.cumsum(tokens)[tokens > 0] - 1
         singles = hash_pieces(data, starts, ends)
         hashes = np.empty(2 * len(starts), np.uint64)
@@ -162,17 +158,6 @@ def _reduced(digests: Sequence[bytes]) -> Buckets:
     return found
 
 
-@cache
-def _bytes_table() -> bytes:
-    return bytes(_class_of(chr(point)) if point < 0x80 else _OTHER for point in range(256))
-
-
-@cache
-def _points_table() -> npt.NDArray[np.uint8]:
-    """Of the first 65,536 code points."""
-    return np.fromiter((_class_of(chr(point)) for point in range(0x10000)), np.uint8, 0x10000)
-
-
 def _class_of(character: str) -> int:
     r"""As ``re`` sees it: ``\s``, ``\w``, or neither."""
     if character.isspace():
@@ -182,21 +167,10 @@ def _class_of(character: str) -> int:
 
 def _classes(data: bytes) -> npt.NDArray[np.uint8]:
     """The class of each byte of UTF-8; all bytes of a character have its class."""
-    classes = np.frombuffer(bytearray(data).translate(_bytes_table()), np.uint8)
-    if data.isascii():
-        return classes
-    raw = np.frombuffer(data, np.uint8)
-    first = np.flatnonzero(raw >= 0xC0)
-    points, sizes = decoded(raw, first)
-    wide = points >= 0x10000
-    found = _points_table()[np.where(wide, 0, points)]
-    if wide.any():
-        rare, where = np.unique(points[wide], return_inverse=True)
-        found[wide] = np.array([_class_of(chr(p)) for p in rare.tolist()], np.uint8)[where]
-    classes[first] = found
+    classes, first, sizes = look_up(data, _class_of)
     for offset in (1, 2, 3):
-        longer = sizes > offset
-        classes[first[longer] + offset] = found[longer]
+        longer = first[sizes > offset]
+        classes[longer + offset] = classes[longer]
     return classes
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from regrow.core.errors import InputError
 from regrow.data.characters import GOES_ON, LETTER, NUMBER, classify
 from regrow.data.evaluation_sets import Asked
-from regrow.data.words import Hashes, Ints, batches, hash_pieces, joined_hashes
+from regrow.data.words import Hashes, Ints, batches, hash_pieces, in_a_row, joined_hashes
 
 INDEX = "runs.safetensors"
 _FORMAT = "regrow word runs 1"
@@ -34,10 +34,7 @@ _ITEMS = 4096  # of a set that are hashed together
 
 def _cut(texts: Sequence[str]) -> tuple[bytes, Ints, Ints, Ints]:
     """Bytes of the lower-case texts, first byte of each word, byte after it, and first words."""
-    encoded = [text.lower().encode() for text in texts]
-    sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
-    # Eight more bytes, so that eight can be read from any place.
-    data = b"\n".join([b"", *encoded, b"\n" * 8])
+    data, begins, _ = in_a_row(text.lower() for text in texts)
     codes, ascii = classify(data)
     inside = (codes >= LETTER) & (codes <= NUMBER)
     if not ascii:  # the bytes that go on with a character are what it is
@@ -45,7 +42,7 @@ def _cut(texts: Sequence[str]) -> tuple[bytes, Ints, Ints, Ints]:
         inside = inside[np.maximum.accumulate(own)]
     starts = np.flatnonzero(inside[1:] > inside[:-1]) + 1
     ends = np.flatnonzero(inside[1:] < inside[:-1]) + 1
-    first = np.searchsorted(starts, np.cumsum(sizes + 1) - sizes)
+    first = np.searchsorted(starts, begins)
     return data, starts, ends, np.append(first, len(starts))
 
 

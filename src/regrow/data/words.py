@@ -6,7 +6,7 @@ W words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,17 +72,13 @@ class SplitTexts:
         Raises:
             UnicodeEncodeError: a lone surrogate.
         """
-        encoded = [text.encode() for text in texts]
-        sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        ends = np.cumsum(sizes + 1)
-        # Eight more bytes, so that eight can be read from any place.
-        data = b"\n".join([b"", *encoded, b"\n" * _CHUNK])
+        data, begins, ends = in_a_row(texts)
         codes, plain = classify(data)
         blank = codes >= BLANK
         starts = np.flatnonzero(blank[:-1] > blank[1:]) + 1
         stops = np.flatnonzero(blank[:-1] < blank[1:]) + 1
-        first = np.append(np.searchsorted(starts, ends - sizes), len(starts))
-        return cls(data, codes, plain, ends - sizes, ends, starts, stops, first)
+        first = np.append(np.searchsorted(starts, begins), len(starts))
+        return cls(data, codes, plain, begins, ends, starts, stops, first)
 
     @cached_property
     def rows(self) -> Ints:
@@ -126,6 +122,19 @@ class SplitTexts:
     def lowered(self) -> bytes:
         """The texts with ASCII letters in lower case; as long as ``data``."""
         return self.data.lower()
+
+
+def in_a_row(texts: Iterable[str]) -> tuple[bytes, Ints, Ints]:
+    """Texts in UTF-8, a newline before each and some after the last; where each begins and ends.
+
+    Raises:
+        UnicodeEncodeError: a lone surrogate.
+    """
+    encoded = [text.encode() for text in texts]
+    sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    ends = np.cumsum(sizes + 1)
+    # Eight more bytes, so that eight can be read from any place.
+    return b"\n".join([b"", *encoded, b"\n" * _CHUNK]), ends - sizes, ends
 
 
 def hash_pieces(data: bytes, starts: Ints, ends: Ints) -> Hashes:
