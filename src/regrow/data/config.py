@@ -118,6 +118,10 @@ class CurateConfig(Config):
             raise ValueError(f"sources: the name {twice[0]!r} stands twice; rename one source")
         return self
 
+    def steps_before(self, step: str) -> tuple[str, ...]:
+        """What is done before a step; nothing where it is not in ``steps``."""
+        return self.steps[: self.steps.index(step)] if step in self.steps else ()
+
     def source_names(self) -> list[str]:
         """What the ``source`` column will hold, in the order of the settings."""
         names: list[str] = []

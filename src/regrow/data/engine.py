@@ -45,6 +45,7 @@ class _Setup:
 _SETUP = _Setup()
 #: Of tables of columns, whose rows are short.
 ROWS_PER_GROUP = 65_536
+_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 #: Below this many a process pool costs more than it saves.
 _WORTH_PROCESSES = 4
 
@@ -295,6 +296,19 @@ def when(condition: Any, text: str) -> Any:
 def literal(value: Any) -> Any:
     """A column expression: the same value in each row."""
     return _daft().lit(value)
+
+
+def judged(
+    scores: Frame, function: Callable[[pa.RecordBatch], Mapping[str, Any]], reads: Sequence[str]
+) -> Frame:
+    """``id``, ``reason`` and ``value``: the verdict of a step that judges a batch at a time.
+
+    Args:
+        scores: of the step.
+        function: as of :func:`map_batches`; gives ``reason`` and ``value``.
+        reads: columns that it gets.
+    """
+    return map_batches(scores, function, reads, _JUDGED, processes=False)
 
 
 def all_kept(scores: Frame) -> Frame:

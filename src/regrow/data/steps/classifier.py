@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 POSITIVE, NEGATIVE = "positive", "negative"
 _MADE = pa.schema([("classifier_score", pa.float64())])
-_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _FACTS = "facts.json"
 _HELD_OUT = 0.2
 # A book is many examples; each is read whole.
@@ -176,7 +175,7 @@ class ClassifierFilter:
         """Drop what scores below the bound; of equal scores none or all go."""
         del folder
         function = partial(judge_batch, self._bound(_known(scores)), self.settings.keep)
-        return engine.map_batches(scores, function, _MADE.names, _JUDGED, processes=False)
+        return engine.judged(scores, function, _MADE.names)
 
     def _bound(self, values: np.ndarray) -> float:
         if self.settings.threshold is not None or not len(values):

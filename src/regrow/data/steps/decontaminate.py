@@ -32,7 +32,6 @@ _MADE = pa.schema(
         ("overlap_items", pa.string()),
     ]
 )
-_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _SHOWN = 20
 _BETWEEN = " "  # of items in a column; no set's name has one
 
@@ -59,7 +58,7 @@ class Decontaminate:
 
     def __init__(self, config: CurateConfig) -> None:
         self._begin(config.decontaminate, "decontaminate.against")
-        before = config.steps[: config.steps.index(self.name)] if self.name in config.steps else ()
+        before = config.steps_before(self.name)
         self._selects_first = "select" in before and config.select.target.where is not None
 
     @classmethod
@@ -123,7 +122,7 @@ class Decontaminate:
         """Whoever shares a run goes; the value is the run's place."""
         del folder
         reads = ("overlap_set", "overlap_place")
-        return engine.map_batches(scores, judge_batch, reads, _JUDGED, processes=False)
+        return engine.judged(scores, judge_batch, reads)
 
     def exhibits(self, scores: engine.Frame, folder: Path) -> list[dict[str, Any]]:
         """How much of each set was found, and the items that were found most often."""

@@ -24,7 +24,6 @@ from regrow.data.word_lists import WORD_LISTS, WordList
 if TYPE_CHECKING:
     from regrow.data.config import CurateConfig
 
-_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _BINS = 40
 _SHOWN = 12
 
@@ -54,9 +53,9 @@ class Filter:
         own = {
             code: WordList(known.words, known.phrases) for code, known in settings.languages.items()
         }
-        before = config.steps[: config.steps.index(self.name)] if self.name in config.steps else ()
         tokenizer = settings.tokenizer
-        self._measure = Measure({**WORD_LISTS, **own}, "language" in before, tokenizer)
+        told = "language" in config.steps_before(self.name)
+        self._measure = Measure({**WORD_LISTS, **own}, told, tokenizer)
         self._own = own
         self._tokenizer = None if tokenizer is None else open_tokenizer(tokenizer).sha256
 
@@ -90,13 +89,8 @@ class Filter:
         del folder
         if self.no_list == "refuse":
             self._refuse_unknown(scores)
-        return engine.map_batches(
-            scores,
-            partial(judge_batch, self.bounds, self.no_list == "drop"),
-            self._judged_by(),
-            _JUDGED,
-            processes=False,
-        )
+        function = partial(judge_batch, self.bounds, self.no_list == "drop")
+        return engine.judged(scores, function, self._judged_by())
 
     def _judged_by(self) -> list[str]:
         return [KIND, LANGUAGE, *self.bounds]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from regrow.data.config import CurateConfig
 
 _MADE = pa.schema([("language_id", pa.string()), ("language_score", pa.float64())])
-_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _SHOWN = 30
 
 
@@ -69,13 +68,8 @@ class Language:
     def judge(self, scores: engine.Frame, folder: Path) -> engine.Frame:
         """Drop other languages, and texts of which it is unsure."""
         del folder
-        return engine.map_batches(
-            scores,
-            partial(judge_batch, self.keep, self.min_score),
-            _MADE.names,
-            _JUDGED,
-            processes=False,
-        )
+        function = partial(judge_batch, self.keep, self.min_score)
+        return engine.judged(scores, function, _MADE.names)
 
     def exhibits(self, scores: engine.Frame, folder: Path) -> list[dict[str, Any]]:
         """Documents by language, and how sure it was."""

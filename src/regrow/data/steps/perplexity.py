@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from regrow.data.config import CurateConfig
 
 _MADE = pa.schema([("ppl", pa.float64()), ("ppl_group", pa.string())])
-_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _FACTS = "facts.json"
 _BINS = 40
 _SHOWN = 30
@@ -68,8 +67,8 @@ class Perplexity:
         if target.where is not None:
             self.condition = Condition.read(target.where, "perplexity.target.where")
         check_places(target.files, "perplexity.target.files")
-        before = config.steps[: config.steps.index(self.name)] if self.name in config.steps else ()
-        self._language = "language_id" if "language" in before else "language"
+        told = "language" in config.steps_before(self.name)
+        self._language = "language_id" if told else "language"
 
     @property
     def per_document(self) -> bool:
@@ -134,7 +133,7 @@ class Perplexity:
         bounds = self._bounds(scores)
         low, high = self.settings.min_ppl, self.settings.max_ppl
         function = partial(judge_batch, low, high, self.settings.share_dropped, bounds)
-        return engine.map_batches(scores, function, _MADE.names, _JUDGED, processes=False)
+        return engine.judged(scores, function, _MADE.names)
 
     def _bounds(self, scores: engine.Frame) -> dict[str, float]:
         """The highest perplexity that stays, by group."""

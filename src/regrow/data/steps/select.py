@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 SMALL_TARGET = 10_000  # tokens
 _FACTS = "target.json"
-_JUDGED = pa.schema([("reason", pa.string()), ("value", pa.float64())])
 _SHOWN = 5
 _BINS = 40
 
@@ -240,9 +239,7 @@ class Select:
                 inside = np.searchsorted(edges, tokens, side="right")
                 found = dsir.cuts(keys, ties, inside, share, len(edges) + 1)
                 drawn[group] = _Drawn(share, edges, found)
-        function = _Judge(self, drawn)
-        reads = ("id", *MADE.names)
-        return engine.map_batches(scores, function, reads, _JUDGED, processes=False)
+        return engine.judged(scores, _Judge(self, drawn), ("id", *MADE.names))
 
     def _share(self, group: str) -> float | None:
         given = self.settings.keep_fraction
