@@ -13,13 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.verbs import do
+
 from regrow.core import atomic
-from regrow.core.config import load_config
 from regrow.core.metrics_log import MetricsLog
 from regrow.core.yaml12 import read_yaml
 from regrow.data.shards import ShardSet
-from regrow.grow.execute import execute
-from regrow.grow.verbs import get_verb
 from regrow.io.runs import resolve_model, resolve_shards
 from regrow.model.config import ModelConfig
 from regrow.model.folder import load
@@ -85,12 +84,6 @@ TINY = Size(
     eval_tokens=128,
     speed=(8, 4, 2),
 )
-
-
-def do(verb: str, folder: Path, **settings: Any) -> dict[str, Any]:
-    """Run a verb in its folder, or return what it made there before."""
-    config: Any = load_config(get_verb(verb).config_class(), base=settings)
-    return execute(verb, config, folder, quiet=True)
 
 
 @dataclass(frozen=True)

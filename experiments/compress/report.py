@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import mean, median
-from typing import Any
 
 from experiments.compress import drawings
 from experiments.compress.arms import CE, CHILD, FIVE, METHODS, TWIN, Results, latest, tried
@@ -24,6 +21,7 @@ from experiments.compress.findings import (
     spread,
 )
 from experiments.compress.prepare import BATCH_AGGREGATIONS, SEQUENCE_AGGREGATIONS
+from experiments.page import fill, markdown_table
 
 from regrow.report.format import (
     amount,
@@ -63,30 +61,16 @@ def write(results: Results, folder: Path) -> None:
         "speed": speed_table,
     }
     found = Found(results)
-    page = folder / "README.md"
-    text = page.read_text(encoding="utf-8") if page.exists() else _empty(makers)
-    for name, make in makers.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        made = make(found) if found.base else NOTHING
-        text = pattern.sub(partial(_between, begin, made, end), text)
-    page.write_text(text, encoding="utf-8")
+    tables = {name: make(found) if found.base else NOTHING for name, make in makers.items()}
+    fill(folder / "README.md", tables)
     if found.base:
         drawings.write(found, folder)
-
-
-def _between(begin: str, table: str, end: str, found: re.Match[str]) -> str:
-    return f"{begin}\n{table}\n{end}"
-
-
-def _empty(makers: Any) -> str:
-    return "\n\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in makers) + "\n"
 
 
 def _table(head: Row, rows: Sequence[Row]) -> str:
     if not rows:
         return NOTHING
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+    return markdown_table(head, rows)
 
 
 def verdict(found: Found) -> str:

@@ -13,13 +13,12 @@ share the work. While the file that REGROW_PAUSE_FILE names exists, nothing new 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.progress import say, wait
 from experiments.results import append
 
 FOLDER = Path(__file__).parent
@@ -31,21 +30,6 @@ class Task(NamedTuple):
 
     name: str
     make: Callable[[], dict[str, Any]]
-
-
-def say(text: str) -> None:
-    """One line of progress."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def wait() -> None:
-    """Hold on while the pause file exists."""
-    name = os.environ.get("REGROW_PAUSE_FILE")
-    if name and Path(name).exists():
-        say(f"waiting for {name} to go")
-        while Path(name).exists():
-            time.sleep(2)
 
 
 def tasks(

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from experiments.verbs import do
 
 from regrow.core import atomic
-from regrow.core.config import Config, load_config
 from regrow.core.metrics_log import MetricsLog
 from regrow.data.shards import Vocabulary, write_shard
-from regrow.grow.execute import execute
-from regrow.grow.verbs import get_verb
 from regrow.io.tokenizer import Tokenizer
 
 from .questions import SPLITS, Pair, pairs, unique  # noqa: TID252 (the folder's name is a keyword)
@@ -60,12 +58,6 @@ class Size:
     max_bytes: Mapping[str, int] = field(default_factory=dict)
     """Of the domains of the Python installation."""
     lr: float = 3e-3
-
-
-def do(verb: str, folder: Path, **settings: Any) -> dict[str, Any]:
-    """Run a verb in its folder, or return what it made there before."""
-    config: Config = load_config(get_verb(verb).config_class(), base=settings)
-    return execute(verb, config, folder, quiet=True)
 
 
 def shards(work: Path, data: Path, size: Size) -> Path:

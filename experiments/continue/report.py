@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from experiments.page import fill, markdown_table
 
 from regrow.report.format import difference as signed
 
@@ -40,21 +40,7 @@ def write(results: Results, folder: Path) -> None:
         "sources": sources_table,
     }
     results = of_one_base(results)
-    page = folder / "README.md"
-    text = page.read_text(encoding="utf-8") if page.exists() else _empty(makers)
-    for name, make in makers.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        text = pattern.sub(partial(_between, begin, make(results), end), text)
-    page.write_text(text, encoding="utf-8")
-
-
-def _between(begin: str, table: str, end: str, found: re.Match[str]) -> str:
-    return f"{begin}\n{table}\n{end}"
-
-
-def _empty(makers: dict[str, Callable[[Results], str]]) -> str:
-    return "\n\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in makers) + "\n"
+    fill(folder / "README.md", {name: make(results) for name, make in makers.items()})
 
 
 def of_one_base(results: Results) -> Results:
@@ -141,7 +127,7 @@ def arms_table(results: Results) -> str:
         label = "base" if arm == "base" else f"{arm}: {KINDS[arm].label}"
         cells = [_spread(list(of(results, arm, f).values()), f) for f in FIGURES]
         lines.append((label, str(len(of(results, arm, "mean"))), *cells))
-    return _table(head, lines)
+    return markdown_table(head, lines, 1)
 
 
 def _spread(values: Sequence[float], figure: str) -> str:
@@ -167,7 +153,7 @@ def bounds_table(results: Results) -> str:
         lines.append(
             (name, shown, each, f"at most {signed(limit)}", "yes" if kept[figure] else "no")
         )
-    return _table(("b minus a2", "Mean", "By seed", "Required", "Holds"), lines)
+    return markdown_table(("b minus a2", "Mean", "By seed", "Required", "Holds"), lines, 1)
 
 
 def _orders(results: Results) -> list[tuple[str, str, str, str]]:
@@ -211,7 +197,7 @@ def order_table(results: Results) -> str:
     if not lines or not arms:
         return "Not measured yet."
     best = min(arms, key=lambda arm: mean(of(results, arm, "mean", "validation").values()))
-    table = _table(("The paper", "Mean of the four, test split", "Seen"), lines)
+    table = markdown_table(("The paper", "Mean of the four, test split", "Seen"), lines, 1)
     return f"{table}\n\nLowest mean on the validation split: {best} ({KINDS[best].label})."
 
 
@@ -233,9 +219,4 @@ def sources_table(results: Results) -> str:
                 )
             )
     head = ("Arm", "Tokens", "Updates", "of them on questions", "QA epochs", "Seconds")
-    return _table(head, lines) if lines else "Not measured yet."
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))
+    return markdown_table(head, lines, 1) if lines else "Not measured yet."

@@ -12,27 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from experiments.progress import say, wait
 from experiments.results import append, read
 
 FOLDER = Path(__file__).parent
-
-
-def say(text: str) -> None:
-    """One line of progress."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def wait() -> None:
-    """Hold on while the pause file exists."""
-    name = os.environ.get("REGROW_PAUSE_FILE")
-    while name and Path(name).exists():
-        time.sleep(2)
 
 
 def run(work: Path, data: Path, results: Path, kinds: list[str], seeds: int, size: Any) -> None:

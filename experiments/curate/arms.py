@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from experiments.curate import world
-from experiments.curate.prepare import RAW, Seed, do, rows
+from experiments.curate.prepare import RAW, Seed, curate, rows
+from experiments.verbs import do
 
 from regrow.data.shards import ShardSet
 
@@ -93,7 +94,7 @@ def curated(seed: Seed, name: str) -> Path:
         words.append(f"select.target.files=[{seed.world}/sets/{arm.target}.jsonl]")
     if arm.shares:
         words.append(f"attributes.quality={seed.folder / 'classifier'}")
-    do("curate run", folder, arm.config, *words)
+    curate(folder, arm.config, *words)
     return folder
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from experiments.curate import world
+from experiments.verbs import do
 
 from regrow.core import atomic
-from regrow.core.config import Config, load_config
 from regrow.data.clusters import CLUSTERS
-from regrow.grow.execute import execute
-from regrow.grow.verbs import get_verb
 from regrow.io.parquet import read_batches
 from regrow.io.tokenizer import Tokenizer
 
@@ -44,21 +42,15 @@ class Size:
     lr: float = 3e-3
 
 
-def do(
-    verb: str, folder: Path, config: str | None = None, *words: str, **base: Any
-) -> dict[str, Any]:
-    """Run a verb in its folder, or return what it made there before.
+def curate(folder: Path, config: str, *words: str) -> None:
+    """A run of ``curate run``, made where it is not there.
 
     Args:
-        verb: as on the command line.
-        folder: its run folder.
+        folder: of the run.
         config: a file of ``arms/``.
         words: overrides, as on the command line.
-        base: settings in memory, weaker than the file.
     """
-    files = [ARMS / f"{config}.yaml"] if config else []
-    settings: Config = load_config(get_verb(verb).config_class(), files, words, base=base)
-    return execute(verb, settings, folder, quiet=True)
+    do("curate run", folder, [ARMS / f"{config}.yaml"], words)
 
 
 class Seed:
@@ -81,11 +73,11 @@ class Seed:
         """Everything that is not there yet; what was removed as a copy of a held-out text."""
         own = self.size.world
         if self.small:
-            own = world.Size(**{**_fields(own), "scale": own.scale * self.size.small})
+            own = replace(own, scale=own.scale * self.size.small)
         world.build(self.data, self.world, self.seed, own)
         removed = self._clean()
-        do("curate run", self.folder / "sets", "sets", *self._sets())
-        do("curate run", self.folder / "arm-raw", "raw", *self.pool())
+        curate(self.folder / "sets", "sets", *self._sets())
+        curate(self.folder / "arm-raw", "raw", *self.pool())
         if not self.small:
             do("curate annotate", self.folder / "classifier", attribute="quality",
                labels=str(self.world / "labels.jsonl"), seed=self.seed)  # fmt: skip
@@ -100,6 +92,7 @@ class Seed:
         return [*paths, f"seed={self.seed}"]
 
     def _sets(self) -> list[str]:
+        """Overrides that name the files of the sets."""
         names = world.SETS
         return [f"sources.{n}.path={self.world}/sets/{s}.jsonl" for n, s in enumerate(names)]
 
@@ -108,11 +101,8 @@ class Seed:
         if (self.world / _CLEAN).exists():
             return dict(atomic.read_json(self.world / _CLEAN))
         folder = self.folder / "contamination"
-        sets = [
-            f"sources.{n}.path={self.world}/sets/{name}.jsonl" for n, name in
-            enumerate(world.SETS)
-        ]  # fmt: skip
-        do("curate run", folder, "contamination", *sets, *self.pool(len(sets)))
+        sets = self._sets()
+        curate(folder, "contamination", *sets, *self.pool(len(sets)))
         found = contaminated(folder)
         for file in found:
             if file.startswith("pages/"):
@@ -122,8 +112,9 @@ class Seed:
             kept = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
                     if json.loads(line)["id"] not in gone]  # fmt: skip
             atomic.write_bytes(path, "".join(kept).encode())
-        atomic.write_json(self.world / _CLEAN, {"documents": len(found), "files": sorted(found)})
-        return dict(atomic.read_json(self.world / _CLEAN))
+        removed = {"documents": len(found), "files": sorted(found)}
+        atomic.write_json(self.world / _CLEAN, removed)
+        return removed
 
     def index(self) -> dict[str, dict[str, Any]]:
         """``file`` of a raw document to what it is."""
@@ -145,10 +136,6 @@ class Seed:
         for row in rows(self.folder / "sets", ("source", "file", "text")):
             made[row["source"]].setdefault(kinds[row["file"]], []).append(row["text"])
         return made
-
-
-def _fields(size: world.Size) -> dict[str, Any]:
-    return {name: getattr(size, name) for name in size.__dataclass_fields__}
 
 
 def rows(run: Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import sqrt
@@ -11,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from experiments.curate.arms import ARMS, SHARES, groups
+from experiments.page import fill, markdown_table
 
 from regrow.report.format import difference as signed
 
@@ -61,17 +61,7 @@ def write(results: Results, folder: Path) -> None:
         "decoder": decoder_tables,
         "cost": cost_line,
     }
-    page = folder / "README.md"
-    text = page.read_text(encoding="utf-8")
-    for name, make in makers.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        text = pattern.sub(partial(_between, begin, make(results), end), text)
-    page.write_text(text, encoding="utf-8")
-
-
-def _between(begin: str, table: str, end: str, found: re.Match[str]) -> str:
-    return f"{begin}\n{table}\n{end}"
+    fill(folder / "README.md", {name: make(results) for name, make in makers.items()})
 
 
 def of(
@@ -150,7 +140,7 @@ def bounds_table(results: Results) -> str:
             "yes" if holds(results, bound) else "no",
         ))  # fmt: skip
     head = ("Set", "Gap in nats/token", "Mean", "By seed", "Required", "Met")
-    return _table(head, lines, 2)
+    return markdown_table(head, lines, 2)
 
 
 def arms_table(results: Results, part: str, arms: Sequence[str] = MAIN) -> str:
@@ -168,7 +158,7 @@ def arms_table(results: Results, part: str, arms: Sequence[str] = MAIN) -> str:
         cells += ["" if arm == RAW else _gap(values) for values in gaps]
         lines.append(cells)
     head = ("Arm", "held_in", "held_out", "far", "minus raw: held_in", "held_out", "far")
-    return _table(head, lines) if lines else "Not measured yet."
+    return markdown_table(head, lines, 1) if lines else "Not measured yet."
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -198,7 +188,7 @@ def kinds_table(results: Results) -> str:
             ]  # fmt: skip
             lines.append((name, kind, *(f"{value:.2f}" for value in cells)))
     head = ("Set", "Kind", *map(_label, arms))
-    return _table(head, lines, 2) if lines else "Not measured yet."
+    return markdown_table(head, lines, 2) if lines else "Not measured yet."
 
 
 def mixture_table(results: Results) -> str:
@@ -221,7 +211,7 @@ def mixture_table(results: Results) -> str:
         lines.append((_label(arm), *losses, *cells, epochs, pool))
     head = ("Arm", *SETS, *groups(), "in copies", "Epochs", "Pool, MB")
     note = f"Epochs of the arms with attributes: of {', '.join(SHARES)}."
-    return f"{_table(head, lines)}\n\n{note}" if lines else "Not measured yet."
+    return f"{markdown_table(head, lines, 1)}\n\n{note}" if lines else "Not measured yet."
 
 
 def _tokens(result: Mapping[str, Any], kinds: Sequence[str]) -> int:
@@ -254,7 +244,7 @@ def removed_table(results: Results) -> str:
     lines.append(("left", *(f"{value:.1%}" for value in left)))
     pool = [f"{mean(one['pool'][kind] for one in found):,.0f}" for kind in _CLASSES]
     head = ("Step", "copies", "link farms", "foreign", "code", "other English")
-    return _table(head, [("documents in the pool", *pool), *lines])
+    return markdown_table(head, [("documents in the pool", *pool), *lines], 1)
 
 
 def twice_table(results: Results, part: str = "ngram") -> str:
@@ -273,7 +263,7 @@ def twice_table(results: Results, part: str = "ngram") -> str:
     gaps = [apart(results, TWICE[1], TWICE[0], name, part) for name in SETS]
     shown = [_gap(values) for values in gaps]
     lines.append(("dedup minus raw", "", "", *shown))
-    return _table(("Arm", "Tokens", "Epochs", *SETS), lines)
+    return markdown_table(("Arm", "Tokens", "Epochs", *SETS), lines, 1)
 
 
 def decoder_tables(results: Results) -> str:
@@ -299,8 +289,3 @@ def cost_line(results: Results) -> str:
         f"{gone:.1f} documents a seed were removed as copies of a held-out text or of the target; "
         f"macro-F1 of the quality classifier on held-out files of its labels: {mean(macro):.3f}."
     )
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    rule = [*("---" for _ in head[:left]), *("---:" for _ in head[left:])]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *lines))

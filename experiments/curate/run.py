@@ -18,13 +18,13 @@ import hashlib
 import json
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from experiments.progress import say, wait
 from experiments.results import append, read
 
 FOLDER = Path(__file__).parent
@@ -33,19 +33,6 @@ SEEDS = {"ngram": 5, "decoder": 1}
 #: CPU seconds of one arm, and of what each seed needs before; for the plan alone.
 _SECONDS = {"ngram": 12, "decoder": 600}
 _PREPARING = 60
-
-
-def say(text: str) -> None:
-    """One line of progress."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def wait() -> None:
-    """Hold on while the pause file exists."""
-    name = os.environ.get("REGROW_PAUSE_FILE")
-    while name and Path(name).exists():
-        time.sleep(2)
 
 
 def due(results: Path, parts: Sequence[str], seeds: int | None) -> list[tuple[str, int, str]]:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from experiments.curate.arms import Drawn
-from experiments.curate.prepare import Seed, Size, do
+from experiments.curate.prepare import Seed, Size
+from experiments.verbs import do
 
 from regrow.core import atomic
 from regrow.data.ngram_lm import NgramModel

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -159,7 +158,7 @@ def _until(files: Sequence[File], quota: int) -> list[File]:
         if held >= quota:
             break
         chosen.append(file)
-        held += sum(len(part.encode()) for part in file.paragraphs)
+        held += _bytes(file)
     return chosen
 
 
@@ -336,8 +335,3 @@ def main_text(markup: str) -> str:
 def _write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     path.write_text(text, encoding="utf-8")
-
-
-def remove(folder: Path) -> None:
-    """Free the disk: a pool is made again from its seed."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -307,8 +306,3 @@ def due(
 
 
 _TASKS = {"A": ("recall",), "B": ("standard", "reversed"), "C": ("copying",), "D": ("text",)}
-
-
-def pause_file() -> str | None:
-    """A file that holds the experiment up between two arms while it exists, if one is named."""
-    return os.environ.get("REGROW_PAUSE_FILE")

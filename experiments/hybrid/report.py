@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
@@ -23,6 +21,7 @@ from experiments.hybrid.arms import (
     of_group,
 )
 from experiments.hybrid.models import PATTERNS, STATE, WIDE_STATE
+from experiments.page import fill, markdown_table
 
 from regrow.report.axes import Axis
 from regrow.report.drawing import Drawing
@@ -62,14 +61,7 @@ def write(results: Results, folder: Path) -> None:
         "decode": decode_table,
         "predictions": predictions_table,
     }
-    page = folder / "README.md"
-    text = page.read_text(encoding="utf-8") if page.exists() else _empty(makers)
-    for name, make in makers.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        table = make(results)
-        text = pattern.sub(partial(_between, begin, table, end), text)
-    page.write_text(text, encoding="utf-8")
+    fill(folder / "README.md", {name: make(results) for name, make in makers.items()})
     drawings = {"recall": recall_drawing, "phonebook": phonebook_drawing, "decode": decode_drawing}
     for name, draw in drawings.items():
         drawing = draw(results)
@@ -77,24 +69,11 @@ def write(results: Results, folder: Path) -> None:
             (folder / f"{name}.svg").write_text(_alone(drawing), encoding="utf-8")
 
 
-def _between(begin: str, table: str, end: str, found: re.Match[str]) -> str:
-    return f"{begin}\n{table}\n{end}"
-
-
-def _empty(names: Any) -> str:
-    return "".join(f"<!-- {name} -->\n<!-- /{name} -->\n\n" for name in names)
-
-
 def _alone(drawing: Drawing) -> str:
     """A drawing with its own style, for a file."""
     head = '<svg xmlns="http://www.w3.org/2000/svg" '
     opened = str(drawing.svg()).replace("<svg ", head, 1)
     return opened.replace(">\n", f">\n<style>{_STYLE}</style>\n", 1) + "\n"
-
-
-def _table(head: Row, rows: Sequence[Row]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _spread(values: Sequence[float], digits: int = 3) -> str:
@@ -149,7 +128,7 @@ def recall_table(results: Results) -> str:
             cells[-2] += ", not converged"
         seconds = _spread([r["cpu_seconds"] for r in found], 0)
         rows.append([_title(model, state), *_common(found), *cells, _steps(found), seconds])
-    return _table([*head, f"steps to {REACHED} at n = {HARDEST}", "CPU s an arm"], rows)
+    return markdown_table([*head, f"steps to {REACHED} at n = {HARDEST}", "CPU s an arm"], rows)
 
 
 def rates_table(results: Results) -> str:
@@ -176,7 +155,7 @@ def rates_table(results: Results) -> str:
                 )
             what = "held-out loss" if part == "D" else f"accuracy, n = {HARDEST}"
             rows.append([f"{part}: {what}", _title(model, STATE), *cells])
-    return _table(["part", "model", *(f"lr {lr:g}" for lr in TEXT_RATES)], rows)
+    return markdown_table(["part", "model", *(f"lr {lr:g}" for lr in TEXT_RATES)], rows)
 
 
 def phonebook_table(results: Results) -> str:
@@ -192,7 +171,7 @@ def phonebook_table(results: Results) -> str:
             rows.append([task, _title(model, STATE), *_common(found)[1:], *cells])
     exact = [f"exact, {n} lines" for n in PHONEBOOK_SIZES]
     digits = [f"digits, {n} lines" for n in PHONEBOOK_SIZES]
-    return _table(["order", "model", "lr", "seeds", *exact, *digits], rows)
+    return markdown_table(["order", "model", "lr", "seeds", *exact, *digits], rows)
 
 
 def copying_table(results: Results) -> str:
@@ -209,7 +188,7 @@ def copying_table(results: Results) -> str:
         "seeds",
         f"accuracy, {COPIED} symbols in {8 * COPIED} noise",
     ]
-    return _table([*head, f"steps to {REACHED}"], rows)
+    return markdown_table([*head, f"steps to {REACHED}"], rows)
 
 
 def text_table(results: Results) -> str:
@@ -224,7 +203,7 @@ def text_table(results: Results) -> str:
             [_title(model, STATE), *_common(found), _spread(losses), _spread(bits), seconds]
         )
     head = ["model", "parameters", "lr", "seeds", "held-out nats a byte", "bits a byte"]
-    return _table([*head, "CPU s an arm"], rows)
+    return markdown_table([*head, "CPU s an arm"], rows)
 
 
 def _decoded(results: Results) -> dict[tuple[str, int], dict[str, Any]]:
@@ -251,14 +230,14 @@ def decode_table(results: Results) -> str:
                 ]
             )
     head = ["context", "model", "ms a token", "times the transformer's speed", "cache bytes"]
-    return _table([*head, "planner"], rows)
+    return markdown_table([*head, "planner"], rows)
 
 
 def predictions_table(results: Results) -> str:
     """What was predicted, what was measured, and whether the two agree."""
     made = [*_recall_claims(results), *_phonebook_claims(results), *_text_claims(results)]
     made += _decode_claims(results)
-    return _table(["", "predicted", "measured", "shown"], made)
+    return markdown_table(["", "predicted", "measured", "shown"], made)
 
 
 def _verdict(value: bool) -> str:

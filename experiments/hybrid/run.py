@@ -11,11 +11,10 @@ was at. While the file that REGROW_PAUSE_FILE names exists, no new arm begins.
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from experiments.progress import say, wait
 from experiments.results import append, read
 
 FOLDER = Path(__file__).parent
@@ -24,18 +23,6 @@ FOLDER = Path(__file__).parent
 def done(path: Path) -> list[dict[str, Any]]:
     """Finished arms that were trained."""
     return [result for result in read(path) if result["part"] != "E"]
-
-
-def wait(out: Any) -> None:
-    """Hold on while the pause file exists."""
-    from experiments.hybrid.arms import pause_file
-
-    name = pause_file()
-    if name and Path(name).exists():
-        out.write(f"waiting for {name} to go\n")
-        out.flush()
-        while Path(name).exists():
-            time.sleep(2)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,7 +51,6 @@ def main(arguments: list[str] | None = None) -> None:
     from experiments.hybrid.arms import Size, due, run
 
     torch.set_num_threads(1)
-    out = sys.stdout
     size = Size(settings.steps, settings.tests, 512 * settings.tests)
 
     def remaining() -> list[Any]:
@@ -73,17 +59,16 @@ def main(arguments: list[str] | None = None) -> None:
         return due(known, parts, settings.seeds, settings.grid_seeds, settings.models)
 
     while not settings.report and (arms := remaining()):
-        wait(out)
+        wait()
         result = run(arms[0], size)
         append(settings.results, [result])
         shown = result.get("accuracy") or result.get("exact_match") or result["held_out_loss"]
-        out.write(f"{result['name']} {result['cpu_seconds']} s {shown}\n")
-        out.flush()
+        say(f"{result['name']} {result['cpu_seconds']} s {shown}")
     if "E" in settings.parts and not settings.report:
         known = {r["name"] for r in read(settings.results)}
         contexts = settings.contexts or decode.CONTEXTS
         if not {f"E-hybrid-{context}" for context in contexts} <= known:
-            wait(out)
+            wait()
             append(settings.results, decode.measure(contexts))
     report.write(read(settings.results), settings.folder)
 

@@ -148,7 +148,7 @@ def test_a_copy_of_a_held_out_text_leaves_the_pool(tmp_path: Path) -> None:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = [f"sources.{n}.path={tmp_path / s}.jsonl" for n, s in enumerate(given)]
     words.append("sources.4.date_from=record")
-    prepare.do("curate run", tmp_path / "run", "contamination", *words)
+    prepare.curate(tmp_path / "run", "contamination", *words)
     assert prepare.contaminated(tmp_path / "run") == {"dump#dump0", "dump#dump2"}
 
 
@@ -172,7 +172,7 @@ def test_drawing_is_whole_documents_epoch_by_epoch(tmp_path: Path) -> None:
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = [f"sources.{n}.path={tmp_path / s}.jsonl" for n, s in enumerate(prepare.RAW)]
     words.append("sources.0.date_from=record")
-    prepare.do("curate run", tmp_path / "run", "raw", *words)
+    prepare.curate(tmp_path / "run", "raw", *words)
     documents = str(tmp_path / "run")
     prepare.do("tokenizer", tmp_path / "tokenizer", documents=documents, vocab_size=300)
     seed: Any = _Seed(tmp_path)

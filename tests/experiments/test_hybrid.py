@@ -220,12 +220,10 @@ def test_the_whole_experiment_at_its_smallest(
 def test_no_arm_begins_while_the_pause_file_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import sys
-
     pause = tmp_path / "pause"
     pause.touch()
     monkeypatch.setenv("REGROW_PAUSE_FILE", str(pause))
     monkeypatch.setattr("time.sleep", lambda seconds: pause.unlink())
-    run.wait(sys.stdout)
+    run.wait()
     assert "waiting for" in capsys.readouterr().out
     assert not pause.exists()
