@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
 
-from regrow.core.errors import ConfigError, InputError
+from regrow.core.errors import InputError
 from regrow.data.settings.sources import CheckoutSource
 from regrow.data.sources.plain import read_plain
-from regrow.data.sources.pool import File, Item, Unit, split_files
-from regrow.data.sources.record import Origin
-from regrow.io.places import Place, find
+from regrow.data.sources.pool import Item, Unit
+from regrow.data.sources.record import Origin, listed, one_unit
+from regrow.io.places import Place
 
 _LANGUAGES = {
     "python": "py pyi",
@@ -58,17 +57,10 @@ def units(config: CheckoutSource) -> list[Unit]:
     Raises:
         ConfigError, InputError: nothing there, or it cannot be listed.
     """
-    named = f"source {config.name!r}: "
-    try:
-        places = find(config.path)  # without hidden names, so without .git
-    except ConfigError as error:
-        raise ConfigError(f"{named}{error}") from error
-    except InputError as error:
-        raise InputError(f"{named}{error}; set its path") from error
+    places = listed(config)  # without hidden names, so without .git
     if not places:
-        raise InputError(f"{named}{config.path} is empty, so no documents")
-    files = [File(Origin(config, p).key, partial(_read, config, p), p.bytes) for p in places]
-    return [Unit(config.name, partial(split_files, files), config.max_bytes)]
+        raise InputError(f"source {config.name!r}: {config.path} is empty, so no documents")
+    return one_unit(config, places, _read)
 
 
 def _read(config: CheckoutSource, place: Place) -> Iterator[Item]:

@@ -7,7 +7,6 @@ kind are dropped and counted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from regrow.core.errors import ConfigError, InputError
 from regrow.core.registry import nearest
@@ -15,9 +14,9 @@ from regrow.data import extract
 from regrow.data.settings.sources import FolderSource
 from regrow.data.sources import pages, tables
 from regrow.data.sources.plain import read_plain
-from regrow.data.sources.pool import File, Item, Unit, split_files
-from regrow.data.sources.record import Origin, path_date
-from regrow.io.places import Place, find, plain_suffix
+from regrow.data.sources.pool import Item, Unit
+from regrow.data.sources.record import Origin, listed, one_unit, path_date
+from regrow.io.places import Place, plain_suffix
 
 PLAIN = (".txt", ".md")
 PAGES = (".html", ".htm", ".xhtml")
@@ -38,24 +37,8 @@ def units(config: FolderSource) -> list[Unit]:
         ConfigError: a package is missing that the files need, or ``date_from`` finds nothing.
         InputError: nothing there, no file that could hold text, or records without the field.
     """
-    places = find_places(config)
-    files = [File(Origin(config, p).key, partial(_read, config, p), p.bytes) for p in places]
-    return [Unit(config.name, partial(split_files, files), config.max_bytes)]
-
-
-def find_places(config: FolderSource) -> list[Place]:
-    """All files of the source, sorted by name; hidden ones are left.
-
-    Raises:
-        ConfigError, InputError: as ``units``.
-    """
     named = f"source {config.name!r}: "
-    try:
-        places = find(config.path)
-    except ConfigError as error:
-        raise ConfigError(f"{named}{error}") from error
-    except InputError as error:
-        raise InputError(f"{named}{error}; set its path") from error
+    places = listed(config)
     kinds = {_kind(place) for place in places}
     if not kinds - {""}:
         raise InputError(f"{named}{config.path} holds no {', '.join(KNOWN)} file, so no documents")
@@ -80,7 +63,7 @@ def find_places(config: FolderSource) -> list[Place]:
                 f"{named}no field {config.fields.text!r} in {records[0].name}{hint} "
                 f"(fields: {seen}); set fields.text"
             )
-    return places
+    return one_unit(config, places, _read)
 
 
 def _kind(place: Place) -> str:
@@ -111,5 +94,4 @@ def _read(config: FolderSource, place: Place) -> Iterator[Item]:
         return pages.read_old_archive(config, place)
     if kind in PAGES and config.content != "code":
         return pages.read_page(config, place)
-    date = path_date(place.name) if config.date_from == "path" else None
-    return read_plain(origin, config.content, language=config.language, date=date)
+    return read_plain(origin, config.content, language=config.language)

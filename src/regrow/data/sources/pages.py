@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from regrow.data import extract
 from regrow.data.settings.sources import FolderSource
 from regrow.data.sources.pool import Item
-from regrow.data.sources.record import Origin, path_date
+from regrow.data.sources.record import Origin
 from regrow.io.places import Place, unreadable
 from regrow.io.warc import HOLDS_DOCUMENTS, Capture, read_captures
 
@@ -26,15 +26,8 @@ def read_page(config: FolderSource, place: Place) -> Iterator[Item]:
     except extract.PageError as error:
         yield origin.reject(0, error.reason, error.broken, error.detail)
         return
-    date = path_date(place.name) if config.date_from == "path" else None
     yield origin.document(
-        0,
-        text,
-        config.content,
-        language=config.language,
-        licence=config.licence,
-        date=date,
-        extractor=config.extractor,
+        0, text, config.content, language=config.language, extractor=config.extractor
     )
 
 
@@ -90,15 +83,13 @@ def _captured(config: FolderSource, origin: Origin, capture: Capture) -> Item:
             text = extract.decode(capture.body, capture.charset, config.encoding)
     except extract.PageError as error:
         return reject(error.reason, error.broken, error.detail)
-    date = path_date(origin.place.name) if config.date_from == "path" else capture.date
     return origin.document(
         capture.number,
         text,
         config.content,
         record_id=capture.id,
         language=config.language,
-        licence=config.licence,
-        date=date,
+        date=capture.date,
         url=capture.url,
         extractor=extractor,
     )

@@ -16,12 +16,7 @@ _BINARY_SAMPLE = 8 << 10
 
 
 def read_plain(
-    origin: Origin,
-    kind: str,
-    *,
-    language: str = "",
-    date: str | None = None,
-    skip_binary: bool = False,
+    origin: Origin, kind: str, *, language: str = "", skip_binary: bool = False
 ) -> Iterator[Item]:
     """The documents of a text file.
 
@@ -29,11 +24,9 @@ def read_plain(
         origin: the file.
         kind: of its text.
         language: of its text.
-        date: of its text.
         skip_binary: whether a file with a NUL byte near its start is dropped as no text.
     """
-    config = origin.config
-    encoding = codecs.lookup(config.encoding or "utf-8").name
+    encoding = codecs.lookup(origin.config.encoding or "utf-8").name
     number = -1
     try:
         with origin.place.open_plain() as file:
@@ -49,14 +42,7 @@ def read_plain(
                     reason = f"not {encoding.upper()}"
                     yield origin.reject(number, reason, True, detail)
                 else:
-                    yield origin.document(
-                        number,
-                        piece,
-                        kind,
-                        language=language,
-                        licence=config.licence,
-                        date=date,
-                    )
+                    yield origin.document(number, piece, kind, language=language)
         if number < 0:
             yield origin.reject(0, "empty")
     except unreadable() as error:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+from regrow.core.errors import ConfigError, InputError
 from regrow.data.document import Document, Rejected, clean
 from regrow.data.settings.sources import CheckoutSource, FolderSource
-from regrow.data.sources.pool import Item
-from regrow.io.places import Place
+from regrow.data.sources.pool import File, Item, Unit, split_files
+from regrow.io.places import Place, find
+
+C = TypeVar("C", FolderSource, CheckoutSource)
 
 _PATH_DATE = re.compile(r"(?<!\d)(?:19|20)\d{2}(?:[-_/.]?\d{2}){0,2}(?!\d)")
 
@@ -58,12 +62,18 @@ class Origin:
         *,
         record_id: str | None = None,
         language: str = "",
-        licence: str = "unknown",
+        licence: str | None = None,
         date: str | None = None,
         url: str | None = None,
         extractor: str | None = None,
     ) -> Item:
-        """The document of a record, cleaned; a reject where nothing is left or it is no Unicode."""
+        """The document of a record, cleaned; a reject where nothing is left or it is no Unicode.
+
+        The licence is by default the source's; the date is that of the path where the settings
+        say so, whatever else was found.
+        """
+        if isinstance(self.config, FolderSource) and self.config.date_from == "path":
+            date = path_date(self.place.name)
         try:
             text = clean(text, kind)
         except UnicodeEncodeError:
@@ -77,11 +87,40 @@ class Origin:
             self.key if record_id is None else self._own(record_id),
             number if record_id is None else 0,
             language=language,
-            licence=licence,
+            licence=self.config.licence if licence is None else licence,
             date=date,
             url=url,
             extractor=extractor,
         )
+
+
+def listed(config: FolderSource | CheckoutSource) -> list[Place]:
+    """All files of a source, sorted by name; hidden ones are left.
+
+    Raises:
+        ConfigError, InputError: nothing there, or it cannot be listed.
+    """
+    named = f"source {config.name!r}: "
+    try:
+        return find(config.path)
+    except ConfigError as error:
+        raise ConfigError(f"{named}{error}") from error
+    except InputError as error:
+        raise InputError(f"{named}{error}; set its path") from error
+
+
+def one_unit(
+    config: C, places: Iterable[Place], read: Callable[[C, Place], Iterable[Item]]
+) -> list[Unit]:
+    """A source of files as one unit.
+
+    Args:
+        config: of the source.
+        places: its files.
+        read: gives the records of one; of a module, so that it can be pickled.
+    """
+    files = [File(Origin(config, p).key, partial(read, config, p), p.bytes) for p in places]
+    return [Unit(config.name, partial(split_files, files), config.max_bytes)]
 
 
 def path_date(name: str) -> str | None:
@@ -121,7 +160,6 @@ class Reader:
 
     def __init__(self, config: FolderSource, origin: Origin) -> None:
         self.config, self.origin = config, origin
-        self.date = path_date(origin.place.name) if config.date_from == "path" else None
 
     def read(self, number: int, record: Mapping[str, Any]) -> Item:
         """The document of a record with named fields."""
@@ -140,17 +178,15 @@ class Reader:
             value = lookup(record, getattr(fields, name))
             if isinstance(value, str) and value:
                 extras[name] = value
-        date = self.date
         if config.date_from == "record":
             date = _as_date(lookup(record, fields.date))
-        if date is not None:
-            extras["date"] = date
+            if date is not None:
+                extras["date"] = date
         try:
             extras = {name: clean(value, "prose") for name, value in extras.items()}
         except UnicodeEncodeError:
             return origin.reject(number, "lone surrogate", True, "beside its text", record_id)
         extras.setdefault("language", config.language)
-        extras.setdefault("licence", config.licence)
         return origin.document(number, text, config.content, record_id=record_id, **extras)
 
     def _no_text(self, record: Mapping[str, Any], text: Any) -> tuple[str, str]:
