@@ -73,6 +73,8 @@ def test_runs_of_both_kinds(inputs: dict[str, Path], claim: Callable[..., Run]) 
         mixture(run.path, WeightsConfig(buckets=("quality",)))
     with pytest.raises(InputError, match="no column 'qualty', did you mean quality"):
         mixture(curated, WeightsConfig(buckets=("qualty",)))
+    with pytest.raises(InputError, match="buckets: toxicity holds float, not labels"):
+        mixture(curated, WeightsConfig(buckets=("toxicity",)))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,12 @@ import hashlib
 import re
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from regrow.core.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 
@@ -41,6 +44,18 @@ DROPPED = pa.schema(
 )
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def split_tables(documents: Path) -> list[Path]:
+    """The tables of a folder of documents that was split, in the order of the splits.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path for split in SPLITS if (path := documents / f"{split}.parquet").is_file()]
+    if not found:
+        raise InputError(f"{documents} has no train.parquet; name a run folder of curate run")
+    return found
 
 
 def document_id(source: str, file: str, record: int) -> str:

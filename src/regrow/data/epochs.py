@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from regrow.core.atomic import read_json, write_json
+from regrow.core.errors import InputError
+from regrow.core.registry import nearest
 from regrow.core.seed import derive
 from regrow.data.permutation import permute
 from regrow.data.shards import Shard, ShardWriter, Vocabulary
@@ -26,6 +29,30 @@ from regrow.data.words import Ints
 _ALL = "all"
 _WHICH, _SIZES, _VALUES = "which.i4", "sizes.i8", "values.list"
 _SLACK = 1e-9
+
+
+def check_labels(table: Path, columns: Sequence[str], setting: str) -> None:
+    """Refuse columns whose values can be no buckets.
+
+    Args:
+        table: of documents.
+        columns: that are to tell the bucket.
+        setting: that names them, for messages.
+
+    Raises:
+        InputError: one that the table lacks, or that is not of text.
+    """
+    schema = pq.read_schema(table)
+    for name in columns:
+        if name not in schema.names:
+            raise InputError(
+                f"{setting}: {table} has no column {name!r}{nearest(name, schema.names)} "
+                f"(columns: {', '.join(schema.names)}); attributes get theirs from the step "
+                "attributes of curate run"
+            )
+        kind = schema.field(name).type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InputError(f"{setting}: {name} holds {kind}, not labels; name a column of text")
 
 
 def values_of(batch: pa.RecordBatch, columns: Sequence[str]) -> list[Values]:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from regrow.core.atomic import read_json
 from regrow.core.errors import ConfigError, InputError
-from regrow.core.registry import nearest
 from regrow.core.yaml12 import read_yaml
-from regrow.data.epochs import values_of
+from regrow.data.epochs import check_labels, values_of
 from regrow.data.settings.sample import WeightsConfig
 from regrow.data.weights import Values, bucketed, spread, table
 from regrow.io.parquet import read_batches
@@ -94,13 +92,7 @@ def _of_shards(path: Path, tokens: dict[str, int], config: WeightsConfig) -> dic
 
 
 def _of_documents(path: Path, config: WeightsConfig) -> dict[Values, int]:
-    names = pq.read_schema(path).names
-    for column in config.buckets:
-        if column not in names:
-            raise InputError(
-                f"buckets: {path} has no column {column!r}{nearest(column, names)} "
-                f"(columns: {', '.join(names)})"
-            )
+    check_labels(path, config.buckets, "buckets")
     counts: Counter[Values] = Counter()
     for batch in read_batches(path, list(dict.fromkeys((*config.buckets, "text")))):
         sizes = pc.binary_length(batch["text"]).to_pylist()

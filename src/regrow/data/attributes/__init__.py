@@ -15,10 +15,11 @@ in :func:`open_classifier`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from regrow.core.errors import InputError
+from regrow.core.errors import InputError, RunError
 
 CLASSIFIER = "classifier.json"
 
@@ -86,6 +87,24 @@ def open_classifier(path: Path, device: str = "cpu") -> Classifier:
     from regrow.data.attributes.sequence import SequenceClassifier
 
     return SequenceClassifier.load(folder, device)
+
+
+@lru_cache(maxsize=8)
+def reopened(path: Path, name: str, device: str = "cpu") -> Classifier:
+    """A classifier that was opened before, read once in each process.
+
+    Args:
+        path: the folder or the run.
+        name: its id when it was.
+        device: as of :func:`open_classifier`.
+
+    Raises:
+        RunError: it is another one by now.
+    """
+    found = open_classifier(path, device)
+    if found.id != name:
+        raise RunError(f"{path}: changed while it was in use, from {name} to {found.id}")
+    return found
 
 
 def match_labels(

@@ -21,7 +21,7 @@ from regrow.core.plan import Plan
 from regrow.core.run import Run
 from regrow.data import engine
 from regrow.data.card import EXAMPLES
-from regrow.data.document import DROPPED, SPLITS
+from regrow.data.document import DROPPED, split_tables
 from regrow.data.overlap import words_from
 from regrow.data.settings.decontaminate import DecontaminateConfig
 from regrow.data.stages import SCORES
@@ -60,10 +60,7 @@ def plan(config: DecontaminateConfig) -> Plan:
 
 
 def _tables(config: DecontaminateConfig) -> list[Path]:
-    folder = resolve_documents(config.documents)
-    found = [path for split in SPLITS if (path := folder / f"{split}.parquet").is_file()]
-    if not found:
-        raise InputError(f"{folder} has no train.parquet; name a run folder of curate")
+    found = split_tables(resolve_documents(config.documents))
     for path in found:
         num_rows(path)  # a parquet file
         names = pq.read_schema(path).names

@@ -14,18 +14,15 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from regrow.core.atomic import read_json, remove_leftovers, staged_folder, write_json
-from regrow.core.errors import ConfigError, InputError, Interrupted
+from regrow.core.errors import ConfigError, Interrupted
 from regrow.core.plan import Plan
 from regrow.core.registry import nearest
 from regrow.core.run import Run
 from regrow.data import exhibits
 from regrow.data.config import TokenizeConfig
-from regrow.data.document import SPLITS
-from regrow.data.epochs import Pool, PoolWriter, values_of
+from regrow.data.document import split_tables
+from regrow.data.epochs import Pool, PoolWriter, check_labels, values_of
 from regrow.data.settings.sample import SampleConfig
 from regrow.data.shards import Shard, ShardSet, ShardWriter, Vocabulary
 from regrow.data.weights import OTHER, Values, bucketed, spread
@@ -51,12 +48,12 @@ def plan(config: TokenizeConfig) -> Plan:
     """
     documents = resolve_documents(config.documents)
     tokenizer = Tokenizer.load(resolve_tokenizer(config.tokenizer))
-    size = sum((documents / f"{split}.parquet").stat().st_size for split in _splits(documents))
+    tables = split_tables(documents)
     figures: dict[str, Any] = {
         "vocab_size": tokenizer.vocab_size,
         "eos_id": tokenizer.end,
-        "compressed_bytes": size,
-        "splits": ", ".join(_splits(documents)),
+        "compressed_bytes": sum(table.stat().st_size for table in tables),
+        "splits": ", ".join(table.stem for table in tables),
     }
     if config.sample:
         figures["buckets"] = ", ".join(
@@ -67,19 +64,7 @@ def plan(config: TokenizeConfig) -> Plan:
 
 def _bucket_names(table: Path, sample: SampleConfig) -> list[str]:
     """The buckets, before small ones are merged: which these are is known by their tokens."""
-    schema = pq.read_schema(table)
-    for name in sample.buckets:
-        if name not in schema.names:
-            raise InputError(
-                f"sample.buckets: {table} has no column {name!r}{nearest(name, schema.names)} "
-                f"(columns: {', '.join(schema.names)}); attributes get theirs from the step "
-                "attributes of curate run"
-            )
-        kind = schema.field(name).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise InputError(
-                f"sample.buckets: {name} holds {kind}, not labels; name a column of text"
-            )
+    check_labels(table, sample.buckets, "sample.buckets")
     documents: Counter[Values] = Counter()
     for batch in read_batches(table, sample.buckets):
         documents.update(values_of(batch, sample.buckets))
@@ -90,13 +75,6 @@ def _bucket_names(table: Path, sample: SampleConfig) -> list[str]:
                 f"sample.weights: no bucket {name!r}{nearest(name, found)} "
                 f"(buckets: {', '.join(found)})"
             )
-    return found
-
-
-def _splits(documents: Path) -> list[str]:
-    found = [split for split in SPLITS if (documents / f"{split}.parquet").is_file()]
-    if not found:
-        raise InputError(f"{documents} has no train.parquet; name a run folder of curate")
     return found
 
 
@@ -125,11 +103,11 @@ def run(config: TokenizeConfig, run: Run) -> dict[str, Any]:
     shards = run.path / SHARDS_FOLDER
     shards.mkdir(exist_ok=True)
     remove_leftovers(shards)
-    splits = _splits(documents)
-    total = sum(num_rows(documents / f"{split}.parquet") for split in splits)
+    tables = split_tables(documents)
+    total = sum(map(num_rows, tables))
     with run.progress("tokenize", total, "doc") as progress:
-        for split in splits:
-            table = documents / f"{split}.parquet"
+        for table in tables:
+            split = table.stem
             if (shards / split).exists():
                 progress.advance(num_rows(table))
                 continue
@@ -149,7 +127,7 @@ def run(config: TokenizeConfig, run: Run) -> dict[str, Any]:
                         writers[source] = stack.enter_context(made)
                     writers[source].add(ids, size)
     shutil.rmtree(run.path / POOL_FOLDER, ignore_errors=True)
-    figures = _figures(shards, splits, vocabulary)
+    figures = _figures(shards, [table.stem for table in tables], vocabulary)
     if config.sample:
         figures["sample"] = read_json(run.path / SAMPLE)
         figures["exhibits"] = [_exhibit(figures["sample"]["buckets"])]

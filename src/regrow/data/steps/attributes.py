@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from regrow.core.errors import ConfigError, InputError, RunError
 from regrow.data import engine, exhibits
-from regrow.data.attributes import Classifier, match_labels, open_classifier
+from regrow.data.attributes import match_labels, open_classifier, reopened
 from regrow.data.attributes.kinds import (
     TOXIC_AT,
     TOXICITY_BIN_NAMES,
@@ -69,7 +68,7 @@ class _Told:
             RunError: a probability that is no number.
         """
         # What is stored decides, so that label and bin always agree with it.
-        found = _opened(self.path, self.device, self.id).probabilities(texts).astype(np.float32)
+        found = reopened(self.path, self.id, self.device).probabilities(texts).astype(np.float32)
         if not np.isfinite(found).all():
             raise RunError(
                 f"{self.path}: gives probabilities of {self.attribute.name} that are none"
@@ -92,19 +91,6 @@ class _Told:
         for number, column in enumerate(self._numbers()):
             columns[column] = found[:, number]
         return columns
-
-
-@cache
-def _opened(path: Path, device: str, name: str) -> Classifier:
-    """A classifier, read once in each process.
-
-    Raises:
-        RunError: it is another one than when the step began.
-    """
-    found = open_classifier(path, device)
-    if found.id != name:
-        raise RunError(f"{path}: changed while it was in use, from {name} to {found.id}")
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from regrow.core.atomic import read_json, write_json
-from regrow.core.errors import ConfigError, InputError, RunError
+from regrow.core.errors import ConfigError, InputError
 from regrow.core.registry import nearest
 from regrow.data import engine, exhibits
-from regrow.data.attributes import Classifier, open_classifier
+from regrow.data.attributes import open_classifier, reopened
 from regrow.data.attributes.linear import drawn_from_each, train
 from regrow.data.attributes.measures import evaluate
 from regrow.data.attributes.windows import WINDOW_CHARACTERS
@@ -243,19 +243,6 @@ def judge_batch(bound: float, share: float | None, batch: pa.RecordBatch) -> Map
     }
 
 
-@lru_cache(maxsize=2)
-def _opened(folder: Path, name: str) -> Classifier:
-    """The classifier of an id, read once in each process.
-
-    Raises:
-        RunError: it is another one than when the step began.
-    """
-    found = open_classifier(folder)
-    if found.id != name:
-        raise RunError(f"{folder}: changed while it was in use, from {name} to {found.id}")
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class _Measure:
     """The score of a batch; small, so that it can be sent to other processes."""
@@ -270,7 +257,7 @@ class _Measure:
         rows = [row for row, kind in enumerate(kinds) if self.code or kind != "code"]
         found = np.full(batch.num_rows, np.nan)
         if rows:
-            classifier = _opened(self.folder, self.id)
+            classifier = reopened(self.folder, self.id)
             texts = batch["text"].take(pa.array(rows)).to_pylist()
             column = list(classifier.labels).index(self.label)
             found[rows] = classifier.probabilities(texts)[:, column]
