@@ -168,10 +168,14 @@ def _remarks() -> Iterator[tuple[str, str]]:
         yield str(path.relative_to(root)), "\n".join(remarks)
 
 
-def _short(texts: Iterable[Text]) -> Iterator[tuple[str, str]]:
-    """Short texts, each a file of its own, those that readers called toxic left out."""
-    for number, text in enumerate(t for t in texts if t.label == "not toxic"):
-        yield f"{text.source} {number}", text.text
+def _short(origin: str, texts: Iterable[Text]) -> Iterator[tuple[str, str]]:
+    """Short texts, ten to a file to be as long as others; what readers called toxic is left out."""
+    group: list[str] = []
+    for number, text in enumerate((t for t in texts if t.label == "not toxic"), 1):
+        group.append(" ".join(text.text.split()))
+        if number % 10 == 0:
+            yield f"{origin} {number // 10}", "\n".join(group)
+            group = []
 
 
 Files = Callable[[Path], Iterator[tuple[str, str]]]
@@ -188,8 +192,8 @@ ORIGINS: dict[str, Files] = {
     "licences": lambda data: _licences(),
     "package descriptions": lambda data: _descriptions(),
     "code comments": lambda data: _remarks(),
-    "talk pages": lambda data: _short(jigsaw(data)),
-    "tweets": lambda data: _short(davidson(data)),
+    "talk pages": lambda data: _short("talk pages", jigsaw(data)),
+    "tweets": lambda data: _short("tweets", davidson(data)),
 }
 
 SPEECH: dict[str, tuple[str, ...]] = {
@@ -218,7 +222,7 @@ def weak(data: Path, classes: dict[str, tuple[str, ...]], most: int = MOST) -> l
     found: list[Text] = []
     for label, origins in classes.items():
         for origin in origins:
-            waiting = [(file, list(pieces(text))) for file, text in _files(data, origin)]
+            waiting = [(file, list(pieces(text))) for file, text in ORIGINS[origin](data)]
             taken = 0
             for turn in range(max((len(parts) for _, parts in waiting), default=0)):
                 for file, parts in waiting:
@@ -226,16 +230,3 @@ def weak(data: Path, classes: dict[str, tuple[str, ...]], most: int = MOST) -> l
                         found.append(Text(parts[turn], label, origin, f"{origin}: {file}"))
                         taken += 1
     return found
-
-
-def _files(data: Path, origin: str) -> Iterator[tuple[str, str]]:
-    """The files of an origin; short texts are put together, ten a file, to be as long as others."""
-    if origin not in ("talk pages", "tweets"):
-        yield from ORIGINS[origin](data)
-        return
-    group: list[str] = []
-    for number, (_, text) in enumerate(ORIGINS[origin](data), 1):
-        group.append(" ".join(text.split()))
-        if number % 10 == 0:
-            yield f"{origin} {number // 10}", "\n".join(group)
-            group = []

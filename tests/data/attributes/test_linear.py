@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from experiments.curate import labelled
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss
@@ -306,11 +306,8 @@ def test_labels_are_matched_by_their_words() -> None:
 
 
 def test_toxicity_of_tweets(data_folder: Path) -> None:
-    file = data_folder / "toxicity-davidson" / "labeled_data.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))[:1800]
-    texts = [row["tweet"] for row in rows]
-    labels = ["not toxic" if row["class"] == "2" else "toxic" for row in rows]
+    rows = labelled.davidson(data_folder)[:1800]
+    texts, labels = [row.text for row in rows], [row.label for row in rows]
     found = train(texts[:1400], labels[:1400], order=("not toxic", "toxic"))
     truth = np.array([found.labels.index(label) for label in labels[1400:]])
     figures = evaluate(found.probabilities(texts[1400:]), truth, found.labels)
@@ -319,15 +316,12 @@ def test_toxicity_of_tweets(data_folder: Path) -> None:
 
 
 def test_domain_of_questions(data_folder: Path) -> None:
-    folder = data_folder / "domain-clinc150"
-    domains = json.loads((folder / "domains.json").read_text())
-    of = {intent.replace(" ", "_"): name for name, group in domains.items() for intent in group}
-    data = json.loads((folder / "data_full.json").read_text())
-    rows = [(text, of[intent.replace(" ", "_")]) for text, intent in data["val"][::2]]
-    test = [(text, of[intent.replace(" ", "_")]) for text, intent in data["test"][::5]]
-    found = train([text for text, _ in rows], [label for _, label in rows])
+    questions = labelled.clinc(data_folder)
+    rows = [row for row in questions if row.source == "val"][::2]
+    test = [row for row in questions if row.source == "test"][::5]
+    found = train([row.text for row in rows], [row.label for row in rows])
     assert len(found.labels) == 10
-    truth = np.array([found.labels.index(label) for _, label in test])
-    figures = evaluate(found.probabilities([text for text, _ in test]), truth, found.labels)
+    truth = np.array([found.labels.index(row.label) for row in test])
+    figures = evaluate(found.probabilities([row.text for row in test]), truth, found.labels)
     assert figures["macro_f1"] > 0.8
     assert figures["ece"] < 0.08

@@ -34,6 +34,15 @@ TEXTS = [
     " ".join(f"the dog ran {i} times over the mat" for i in range(400)),
     "one two three four five six seven eight nine ten",
 ]
+# What both models are made of.
+SMALL: dict[str, Any] = {
+    "vocab_size": 120,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "initializer_range": 0.5,
+}
 
 
 def word_tokenizer(folder: Path, special: bool = True) -> None:
@@ -65,15 +74,10 @@ def word_tokenizer(folder: Path, special: bool = True) -> None:
 def bert(folder: Path, labels: tuple[str, ...] = ("High", "Medium", "Low"), **more: Any) -> Path:
     torch.manual_seed(3)
     config = transformers.BertConfig(
-        vocab_size=120,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
         max_position_embeddings=64,
         id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
-        initializer_range=0.5,
+        **SMALL,
         **more,
     )
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
@@ -193,16 +197,7 @@ def test_what_does_not_fit_is_told(tmp_path: Path, folder: Path) -> None:
 def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llama")
     torch.manual_seed(4)
-    config = transformers.LlamaConfig(
-        vocab_size=120,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=96,
-        initializer_range=0.5,
-    )
+    config = transformers.LlamaConfig(num_key_value_heads=2, max_position_embeddings=96, **SMALL)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     word_tokenizer(folder, special=False)
     return folder
