@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from regrow.core import atomic
-from regrow.core.atomic import staged_folder
 from regrow.core.errors import InputError
 from regrow.core.seed import derive
 from regrow.data.attributes import CLASSIFIER
@@ -92,15 +91,10 @@ class LinearClassifier:
         return softmax(self.calibration(self.logits(texts)))
 
     def save(self, folder: Path) -> Path:
-        """Write the folder, whole or not at all; equal classifiers give equal bytes."""
-        with staged_folder(Path(folder)) as staged:
-            self.save_into(staged)
-        return Path(folder)
-
-    def save_into(self, folder: Path) -> None:
-        """Write the two files into a folder that the caller publishes."""
+        """Write the two files into a folder, made if it is missing; equal ones give equal bytes."""
         from safetensors.numpy import save_file
 
+        folder.mkdir(parents=True, exist_ok=True)
         tensors = {"buckets": self.buckets, "weights": self.weights, "bias": self.bias}
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / WEIGHTS)
         record = {
@@ -120,6 +114,7 @@ class LinearClassifier:
             **self.facts,
         }
         atomic.write_json(folder / CLASSIFIER, record)
+        return folder
 
     @classmethod
     def load(cls, folder: Path) -> LinearClassifier:

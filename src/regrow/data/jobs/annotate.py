@@ -246,7 +246,7 @@ def _learn(
             "trained_documents": len(inside),
             "held_out": {k: figures[k] for k in ("texts", "accuracy", "macro_f1", "ece")},
         }
-        replace(classifier, facts=facts).save_into(folder)
+        replace(classifier, facts=facts).save(folder)
     return {
         "classes": list(kept),
         "labels": {label: counts[label] for label in order},

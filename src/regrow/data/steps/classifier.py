@@ -167,7 +167,7 @@ class ClassifierFilter:
                 f"{figures['macro_f1']:.2f} on {len(rest)} held-out examples, below "
                 f"classifier.min_macro_f1 {least:g}; give clearer or more examples, or lower it"
             )
-        classifier.save_into(folder)
+        classifier.save(folder)
         write_json(folder / _FACTS, {"examples": counts.tolist(), **figures})
         return open_classifier(folder).id
 
