@@ -111,6 +111,24 @@ def test_a_document_that_went_by_rank_is_told_which_stayed_last(run: Path, tmp_p
         assert "the last that stayed has" in explained(told)[0]
 
 
+def test_a_file_of_several_documents_tells_the_fate_of_each(tmp_path: Path) -> None:
+    record = json.dumps({"id": "twice", "text": "far too short"})
+    other = json.dumps({"id": "other", "text": story(1)})
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "all.jsonl").write_text(f"{record}\n{record}\n{other}\n")
+    source = {"kind": "folder", "name": "pool", "path": str(tmp_path / "pool"), "language": "en"}
+    rules = {"digits": None, "non_alphanumeric": None, "ended_lines": None}
+    base = {"sources": [source], "steps": ["filter", "split"], "filter": {"rules": rules}}
+    execute("curate run", load_config(CurateConfig, base=base), tmp_path / "run", quiet=True)
+    rows = [row for row in every_row(tmp_path / "run") if row["file"].endswith("#twice")]
+    told = explain(tmp_path / "run", rows[0]["file"])
+    assert {(one["id"], one["step"], one["reason"]) for one in told["documents"]} == {
+        (row["id"], row["step"], row["reason"]) for row in rows
+    }
+    assert {one["step"] for one in told["documents"]} == {"gather", "filter"}
+    assert explained(told)[0].endswith("2 documents")
+
+
 @pytest.mark.parametrize(
     ("copy", "kept", "step"), [("near", "o3", "fuzzy"), ("same", "o4", "exact")]
 )

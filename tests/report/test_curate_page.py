@@ -116,7 +116,7 @@ def overlapping(drawing: Drawing) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("edges", [linear_ticks(0, 20, 20), [1, 10, 100, 1e3, 1e4, 1e5, 1e6]])
 def test_words_of_histograms_do_not_overlap(edges: list[float], bounds: list[float]) -> None:
     counts = [float(7**n % 1000) for n in range(len(edges) - 1)]
-    drawing = histogram_chart(edges, counts, bounds, title="t", unit="words", lead="a title")
+    drawing = histogram_chart(edges, counts, bounds, title="t", unit="words")
     assert overlapping(drawing) == []
     for _, box in drawing.labels:
         assert box.x >= -1

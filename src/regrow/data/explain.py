@@ -28,6 +28,7 @@ KEPT_FATE, DROPPED_FATE, COPY_FATE, BROKEN_FATE = "kept", "dropped", "duplicate"
 _HEX = re.compile(r"[0-9a-f]{4,32}")
 _BOUND = re.compile(r"(?:below|above) (-?[\d.]+(?:e[+-]?\d+)?)$")
 _RANK = re.compile(r"(\w+) (?:not )?in the highest ")
+_GATHER = "gather"
 _EXCERPT = 400
 _SHOWN = 20
 _SEARCHED = 20_000
@@ -125,16 +126,22 @@ class _Tables:
         """The row of one that stayed."""
         return next((row for path in self.splits for row in _rows(path, name)), None)
 
+    def gone(self, name: str) -> dict[str, Any] | None:
+        """The row of one that went."""
+        return next(iter(_rows(self.dropped, name)), None)
+
     def of_file(self, file: str) -> list[dict[str, Any]]:
         """Id and fate of every document of a file."""
-        found = {}
-        for path in filter(Path.exists, (*self.splits, self.dropped)):
-            table = pq.read_table(path, columns=["id", "file"], filters=[("file", "==", file)])
-            for name in table["id"].to_pylist():
-                found[name] = _fate(self, name)
+        within = [("file", "==", file)]
+        found: dict[str, dict[str, Any]] = {}
+        for path in filter(Path.exists, self.splits):
+            ids = pq.read_table(path, columns=["id"], filters=within)["id"]
+            found |= {name: {"fate": KEPT_FATE} for name in ids.to_pylist()}
+        for row in pq.read_table(self.dropped, filters=within).to_pylist():
+            found[row["id"]] = _fate(self, row)
         for one in self.broken():
             if one["file"] == file:
-                found[one["id"]] = {"fate": BROKEN_FATE, "step": "gather", "reason": one["reason"]}
+                found[one["id"]] = {"fate": BROKEN_FATE, "step": _GATHER, "reason": one["reason"]}
         return [{"id": name, **fate} for name, fate in sorted(found.items())]
 
     def files(self) -> list[str]:
@@ -143,8 +150,9 @@ class _Tables:
         for path in filter(Path.exists, (*self.splits, self.dropped)):
             with pq.ParquetFile(path) as table:
                 for batch in table.iter_batches(columns=["file"]):
-                    if len(found) < _SEARCHED:
-                        found.update(batch["file"].to_pylist())
+                    found.update(batch["file"].to_pylist())
+                    if len(found) >= _SEARCHED:
+                        return sorted(found)
         return sorted(found)
 
 
@@ -157,11 +165,8 @@ def _rows(path: Path, start: str, columns: list[str] | None = None) -> list[dict
     return rows
 
 
-def _fate(tables: _Tables, name: str) -> dict[str, Any]:
-    rows = _rows(tables.dropped, name)
-    if not rows:
-        return {"fate": KEPT_FATE}
-    row = rows[-1]  # one that was settled by another of the same id stands twice
+def _fate(tables: _Tables, row: dict[str, Any]) -> dict[str, Any]:
+    """What became of the document that a row of the dropped is about."""
     clusters = dict(tables.stages())
     copy = row["step"] in clusters and (clusters[row["step"]] / CLUSTERS).exists()
     bound = _BOUND.search(row["reason"])
@@ -183,12 +188,12 @@ def _one(tables: _Tables, name: str) -> dict[str, Any]:
         told |= {"text_bytes": len(row["text"].encode()), "excerpt": row["text"][:_EXCERPT]}
         own = {key: value for key, value in row.items() if key not in DOCUMENTS.names}
     else:
-        broken = next((one for one in tables.broken() if one["id"] == name), None)
-        gone = _rows(tables.dropped, name)
-        if broken is not None and not gone:
-            return told | {"fate": BROKEN_FATE, "step": "gather", **broken}
-        told |= _fate(tables, name)
-        told |= {key: gone[-1][key] for key in ("file", "source")}
+        gone = tables.gone(name)
+        if gone is None:
+            broken = next(one for one in tables.broken() if one["id"] == name)
+            return told | {"fate": BROKEN_FATE, "step": _GATHER, **broken}
+        told |= _fate(tables, gone)
+        told |= {key: gone[key] for key in ("file", "source")}
         if rank := _RANK.match(told["reason"]):
             folder = dict(tables.stages())[told["step"]]
             told["bound"] = _last_kept(folder, rank.group(1), name, told["value"])
@@ -254,7 +259,7 @@ def _cluster(tables: _Tables, step: str, folder: Path, name: str) -> dict[str, A
 
 def _origin(tables: _Tables, name: str) -> dict[str, Any]:
     """Where a document came from, and its date while its row is there."""
-    row = tables.document(name) or next(iter(_rows(tables.dropped, name)), None) or {}
+    row = tables.document(name) or tables.gone(name) or {}
     return {key: row.get(key) for key in ("source", "file", "date")}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from markupsafe import Markup
@@ -19,19 +18,10 @@ _NAMES = {"gather": "Gathering"}
 _LICENCES = 12
 
 
-def card_of(run: RunFolder) -> dict[str, Any]:
-    """The run's ``card.json``; empty where there is none that can be read."""
-    try:
-        return mapping(json.loads((run.path / "card.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return {}
-
-
 def flow(run: RunFolder) -> Section | None:
     """Documents in and out of every stage, and what stays of each source."""
-    card = card_of(run)
     passages = []
-    for stage in map(mapping, items(card.get("stages"))):
+    for stage in map(mapping, items(run.card.get("stages"))):
         name, before, after = (
             text(stage.get("step")),
             number(stage.get("in")),
@@ -42,10 +32,12 @@ def flow(run: RunFolder) -> Section | None:
     if not passages:
         return None
     body = drawings(lambda width: flow_chart(passages, title="Documents by stage", width=width))
-    body += _by_source(card)
+    body += _by_source(run.card)
     first, last = passages[0].before, passages[-1].after
-    lead = f"Of {count(first)} records {count(last)} became documents" if first else ""
-    lead += f", {percent(last / first)}. What is lost is hollow." if first else ""
+    lead = ""
+    if first:
+        lead = f"Of {count(first)} records {count(last)} became documents, {percent(last / first)}."
+        lead += " What is lost is hollow."
     return Section("flow", "What each stage lets through", body, lead, _CARD)
 
 
@@ -73,7 +65,7 @@ def _by_source(card: dict[str, Any]) -> Markup:
 def steps(run: RunFolder) -> Section | None:
     """What every step shows of itself."""
     body = Markup("")
-    for step, shown in mapping(card_of(run).get("exhibits")).items():
+    for step, shown in mapping(run.card.get("exhibits")).items():
         html = exhibits_html(items(shown), f"exhibits.{step}")
         if html:
             body += Markup("<h3>{}</h3>{}").format(_title(str(step)), html)
@@ -82,9 +74,8 @@ def steps(run: RunFolder) -> Section | None:
 
 def lengths(run: RunFolder) -> Section | None:
     """How long the documents are, whose they are, and what was masked in them."""
-    card = card_of(run)
-    body = _licences(card) + _masked(card)
-    drawn = exhibits_html([card.get("lengths")], "lengths")
+    body = _licences(run.card) + _masked(run.card)
+    drawn = exhibits_html([run.card.get("lengths")], "lengths")
     if not (body or drawn):
         return None
     return Section("documents", "The documents", drawn + body, "", _CARD)
@@ -141,13 +132,12 @@ def _masked(card: dict[str, Any]) -> Markup:
 
 def dropped(run: RunFolder) -> Section | None:
     """A few of the documents that each rule took away."""
-    card = card_of(run)
     counts = {
         str(stage.get("step")): numbers(stage.get("dropped"))
-        for stage in map(mapping, items(card.get("stages")))
+        for stage in map(mapping, items(run.card.get("stages")))
     }
     body = Markup("")
-    for step, rules in mapping(card.get("dropped")).items():
+    for step, rules in mapping(run.card.get("dropped")).items():
         folded = Markup("")
         by_rule = counts.get(str(step), {})
         for rule in sorted(mapping(rules), key=lambda rule: -by_rule.get(rule, 0)):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from regrow.report.axes import Axis, Scale, scale
-from regrow.report.drawing import Box, Drawing, shorten, text_width
+from regrow.report.drawing import Box, Drawing, text_width
 from regrow.report.format import axis_amount, count, short
 from regrow.report.plots import WIDTHS
 
+_WIDTH, _HEIGHT = WIDTHS[1], 190.0
 _SIZE = 12.0
 _RATIO = 1.01  # neighbouring bins differ by more where edges are spaced by ratios
 _EVEN = 1e-6
@@ -21,9 +23,6 @@ def histogram_chart(
     *,
     title: str,
     unit: str = "",
-    width: float = WIDTHS[1],
-    height: float = 190,
-    lead: str = "",
 ) -> Drawing:
     """A column a bin; the horizontal axis is logarithmic where the edges are.
 
@@ -33,24 +32,19 @@ def histogram_chart(
         bounds: values to mark; those outside the edges stand at the nearest end.
         title: for those who cannot see it.
         unit: of the values.
-        width: of the whole.
-        height: of the whole.
-        lead: words above the plot, cut where they are too long.
     """
-    drawing = Drawing(width, height, title)
-    top, bottom = 52.0 if lead else 34.0, height - (40.0 if unit else 26.0)
-    if lead:
-        drawing.text(0, 14, shorten(lead, width, 13), size=13, tip=lead)
+    drawing = Drawing(_WIDTH, _HEIGHT, title)
+    top, bottom = 34.0, _HEIGHT - (40.0 if unit else 26.0)
     vertical = scale(counts, Axis("", axis_amount, zero=True), bottom, top)
     ticks = vertical.ticks(3)
     left = 14 + max((text_width(axis_amount(tick), _SIZE) for tick in ticks), default=20.0)
-    right = width - 10
+    right = _WIDTH - 10
     for tick in ticks:
         place = vertical(tick)
         drawing.line(left, place, right, place, "grid")
         drawing.text(left - 8, place + 4, axis_amount(tick), size=_SIZE, anchor="end", css="muted")
     across = Scale(edges[0], edges[-1], left, right, log=_spaced_by_ratio(edges))
-    for low, high, number in zip(edges, edges[1:], counts, strict=False):
+    for (low, high), number in zip(pairwise(edges), counts, strict=True):
         if number:
             x0, x1, y = across(low), across(high), vertical(number)
             box = Box(x0 + 0.5, min(y, bottom - 1), max(1.0, x1 - x0 - 1), max(1.0, bottom - y))
@@ -61,7 +55,7 @@ def histogram_chart(
     _ticks(drawing, across, bottom)
     if unit:
         middle = (left + right) / 2
-        drawing.text(middle, height - 4, unit, size=_SIZE, anchor="middle", css="muted")
+        drawing.text(middle, _HEIGHT - 4, unit, size=_SIZE, anchor="middle", css="muted")
     return drawing
 
 

@@ -86,6 +86,7 @@ class RunFolder:
         inputs: ``inputs.json``.
         config: ``config.yaml``.
         config_text: the same as it stands in the file.
+        card: ``card.json``.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class RunFolder:
     inputs: list[dict[str, Any]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     config_text: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
     _metrics: list[dict[str, Any]] | None = None
 
     @classmethod
@@ -115,6 +117,7 @@ class RunFolder:
             [record for record in items(_json(path / "inputs.json")) if isinstance(record, dict)],
             mapping(config),
             config_text,
+            mapping(_json(path / "card.json")),
         )
 
     @property
