@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from regrow.core.errors import ConfigError, InputError
+from regrow.core.errors import ConfigError, InputError, RunError
 from regrow.data import engine
-from regrow.data.attributes import open_classifier
+from regrow.data.attributes import open_classifier, reopened
 from regrow.data.attributes.linear import train
 from regrow.data.config import CurateConfig
 from regrow.data.steps.classifier import ClassifierFilter, lowest_kept
@@ -117,6 +117,10 @@ def test_a_model_that_is_there_already(tmp_path: Path) -> None:
     assert len(shown) == 1
     with pytest.raises(InputError, match=r"'High ' is no class of .*, did you mean High\?"):
         ClassifierFilter(configured(label="High ", **given))
+    name = open_classifier(tmp_path / "model").id
+    assert reopened(tmp_path / "model", name) is reopened(tmp_path / "model", name)
+    with pytest.raises(RunError, match="changed while it was in use, from linear-0 to linear-"):
+        reopened(tmp_path / "model", "linear-0")
 
 
 def test_a_classifier_that_cannot_tell_is_refused(examples: Path, tmp_path: Path) -> None:
