@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sysconfig
 import tempfile
@@ -158,6 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = {
             "machine": fingerprint(),
+            "load": os.getloadavg()[0],
             "extraction": extraction(options.data, options.rounds),
             "languages": identification(found, options.rounds),
             "masking": masking(found, options.rounds),
